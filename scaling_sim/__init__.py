@@ -1,3 +1,64 @@
-"""Train families of small transformers, fit scaling laws with an honest posterior, predict what a larger budget buys."""
+"""Train families of small transformers, fit scaling laws with an honest posterior, predict what a larger budget buys.
+
+Every public name is loaded when it is first used, so that ``import scaling_sim`` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "read_runs": "scaling_sim.runs.table",
+    "RunTable": "scaling_sim.runs.table",
+    "RunStore": "scaling_sim.runs.store",
+    "Shape": "scaling_sim.model.shape",
+    "Recipe": "scaling_sim.engine.cohort",
+    "Cohort": "scaling_sim.engine.cohort",
+    "Member": "scaling_sim.engine.cohort",
+    "backends": "scaling_sim.engine.registry",
+    "get_backend": "scaling_sim.engine.registry",
+    "Law": "scaling_sim.laws.base",
+    "get_law": "scaling_sim.laws",
+    "law_names": "scaling_sim.laws",
+    "register_law": "scaling_sim.laws",
+    "constants": "scaling_sim.laws.constants",
+    "fit": "scaling_sim.inference",
+    "load_fit": "scaling_sim.inference",
+    "point_fit": "scaling_sim.inference",
+    "Posterior": "scaling_sim.inference.posterior",
+    "compare": "scaling_sim.inference",
+    "forecast": "scaling_sim.predict",
+    "allocate": "scaling_sim.predict",
+    "crossover": "scaling_sim.predict",
+    "backtest": "scaling_sim.predict",
+    "design": "scaling_sim.predict",
+    "simulate": "scaling_sim.predict",
+    "study": "scaling_sim.study",
+    "Study": "scaling_sim.study",
+    "plot": "scaling_sim.report",
+    "write_report": "scaling_sim.report",
+}
+
+__all__ = ["__version__", *_HOME]
+
+if TYPE_CHECKING:
+    from scaling_sim.engine.cohort import Cohort as Cohort
+    from scaling_sim.engine.cohort import Member as Member
+    from scaling_sim.engine.cohort import Recipe as Recipe
+    from scaling_sim.model.shape import Shape as Shape
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'scaling_sim' has no attribute {name!r}; public names: {', '.join(_HOME)}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
