@@ -35,6 +35,9 @@ class RunConfig(Config, frozen=True):
         Evaluations without a new minimum before stopping.
     eval_points : int
         Log-spaced evaluations along the run.
+    eval_sequences : int
+        Windows of the test split per evaluation (other splits get a fixed part of it); give runs that are to be compared
+        the same number. 0: the most that keeps evaluation below 12 % of the training FLOPs of this run.
     parent, branch_step
         A decay branch starts from this run's checkpoint after that many steps.
     """
@@ -46,6 +49,7 @@ class RunConfig(Config, frozen=True):
     early_stop: bool = False
     patience: int = 3
     eval_points: int = 24
+    eval_sequences: int = 0
     stop_split: Literal["validation", "test"] = "validation"
     parent: str | None = None
     branch_step: int = 0
