@@ -1,0 +1,148 @@
+"""The compute-efficient frontier of Kaplan's joint system, explicit in N (Kaplan et al. 2020, Appendix B).
+
+At fixed compute the best N satisfies (B.4), (αN/αS)·(N_c/N)^αN = (S_c/S_min)^αS; the batch does not enter, because the loss
+inside B_crit(L) is stationary there. With x = (N_c/N)^αN and r = αN/αS all else on the frontier follows from N::
+
+    L = E + (1 + r)·x                   (B.5)
+    S_min = S_c·(r·x)^(-1/αS)
+    B_crit = B*/L^(1/αB)                (1.4)
+    C_min = 6·N·B_crit·S_min            C = 6·N·S_min·(B + B_crit)      (5.4)
+
+so allocation is one monotone equation in ln N, also with an entropy floor E, where no closed form exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling_sim.predict.source import Array, Fit, columns_of
+
+Batch = Literal["critical"] | float
+
+
+@dataclass(frozen=True)
+class FrontierPoint:
+    """Points of the compute-efficient frontier; (n_draws, k) arrays."""
+
+    N: Array
+    loss: Array
+    S_min: Array
+    B_crit: Array
+    C_min: Array
+
+    @property
+    def D(self) -> Array:
+        """Unique tokens of one pass at the critical batch, 2·B_crit·S_min (6.7)."""
+        return 2 * self.B_crit * self.S_min
+
+
+@dataclass(frozen=True)
+class KaplanFrontier:
+    """Appendix B for every draw; parameters are (n_draws, 1) columns."""
+
+    alpha_N: Array
+    N_c: Array
+    alpha_S: Array
+    S_c: Array
+    alpha_B: Array
+    B_star: Array
+    E: Array
+
+    @classmethod
+    def of(cls, fit: Fit) -> KaplanFrontier:
+        """Frontier of a ``kaplan`` or ``kaplan-floor`` fit, by the pair (αN, N_c) of the learning curves (1.6)."""
+        return cls.from_parameters(columns_of(fit))
+
+    @classmethod
+    def from_parameters(cls, p: Mapping[str, Array]) -> KaplanFrontier:
+        """Frontier of natural parameters given as columns."""
+        alpha_N = p.get("alpha_N_curve", p["alpha_N"])
+        N_c = p.get("N_c_curve", p["N_c"])
+        floor = p.get("E", np.zeros_like(p["alpha_N"]))
+        return cls(alpha_N, N_c, p["alpha_S"], p["S_c"], p["alpha_B"], p["B_star"], floor)
+
+    def at(self, log_N: Array) -> FrontierPoint:
+        """Frontier at ln N."""
+        ratio = self.alpha_N / self.alpha_S
+        converged = np.exp(self.alpha_N * (np.log(self.N_c) - log_N))
+        loss = self.E + (1 + ratio) * converged
+        S_min = self.S_c * (ratio * converged) ** (-1 / self.alpha_S)
+        B_crit = self.B_star * loss ** (-1 / self.alpha_B)
+        N = np.exp(log_N)
+        return FrontierPoint(N, loss, S_min, B_crit, 6 * N * B_crit * S_min)
+
+    def solve(self, compute: Array, batch: Batch = "critical") -> FrontierPoint:
+        """Frontier at which ``compute`` (k,) FLOP are paid with this batch (tokens, or B_crit itself).
+
+        ln C grows in ln N with a slope between 1 + r and 1 + r + αN/αB, and is nearly straight: Newton needs a few steps.
+        Without a floor and at the critical batch it is straight, and one step is exact: (B.9).
+        """
+        target = np.log(compute)
+        log_N = np.log(self.N_c) + np.zeros_like(target)
+        for _ in range(60):
+            log_C, slope = self._log_compute(log_N, batch)
+            step = (target - log_C) / slope
+            log_N = log_N + step
+            if np.max(np.abs(step)) < 1e-13 * np.max(np.abs(log_N)):
+                break
+        return self.at(log_N)
+
+    def _log_compute(self, log_N: Array, batch: Batch) -> tuple[Array, Array]:
+        """ln C paid and its derivative by ln N."""
+        ratio = self.alpha_N / self.alpha_S
+        log_x = self.alpha_N * (np.log(self.N_c) - log_N)
+        reducible = (1 + ratio) * np.exp(log_x)
+        loss = self.E + reducible
+        log_B = np.log(self.B_star) - np.log(loss) / self.alpha_B
+        share: Array | float = 1.0
+        log_sum = log_B + np.log(2.0)
+        if batch != "critical":
+            log_sum = np.logaddexp(np.log(batch), log_B)
+            share = np.exp(log_B - log_sum)
+        log_S = np.log(self.S_c) - (np.log(ratio) + log_x) / self.alpha_S
+        log_C = np.log(6.0) + log_N + log_S + log_sum
+        slope: NDArray[np.float64] = 1 + ratio + share * (self.alpha_N / self.alpha_B) * reducible / loss
+        return log_C, slope
+
+
+@dataclass(frozen=True)
+class PowerFrontier:
+    """Published power laws of the frontier (Kaplan Table 6); N, B_crit, S_min at C_min in PF-days, (n_draws, 1) columns."""
+
+    p: Mapping[str, Array]
+    unit: float
+
+    def loss(self, C_min: Array) -> Array:
+        """L(C_min) (1.3)."""
+        return (self.p["C_c_min"] / (C_min / self.unit)) ** self.p["alpha_C_min"]
+
+    def power(self, letter: str, C_min: Array) -> Array:
+        """One of N, B, S, D at C_min FLOP."""
+        return self.p[f"{letter}_e"] * (C_min / self.unit) ** self.p[f"p_{letter}"]
+
+    def solve(self, compute: Array, batch: Batch = "critical") -> FrontierPoint:
+        """Frontier at which ``compute`` (k,) FLOP are paid: C = C_min·(1 + B/B_crit) (5.5)."""
+        if batch == "critical":
+            log_C_min = np.log(compute / 2) + np.zeros_like(self.p["N_e"])
+        else:
+            log_C_min = self._adjusted(compute, float(batch))
+        C_min = np.exp(log_C_min)
+        return FrontierPoint(
+            self.power("N", C_min), self.loss(C_min), self.power("S", C_min), self.power("B", C_min), C_min
+        )
+
+    def _adjusted(self, compute: Array, batch: float) -> Array:
+        log_C_min = np.log(compute) + np.zeros_like(self.p["N_e"])
+        for _ in range(60):
+            ratio = batch / self.power("B", np.exp(log_C_min))
+            value = log_C_min + np.log1p(ratio) - np.log(compute)
+            step = value / (1 - self.p["p_B"] * ratio / (1 + ratio))
+            log_C_min = log_C_min - step
+            if np.max(np.abs(step)) < 1e-13 * np.max(np.abs(log_C_min)):
+                break
+        return log_C_min
