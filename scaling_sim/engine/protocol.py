@@ -17,7 +17,8 @@ Rules
   k, decay lr·weight_decay on `scaling_sim.model.shape.DECAYED` only.
 * Dropout mask of update k: word ``column % 4`` of Philox4x32-10 with key = member seed (low, high 32 bits) and counter
   (k, site, row, column // 4); site 0 is the embedding, 1 + 2l the attention output and 2 + 2l the feed-forward output
-  of layer l; row = b·T + t within the batch; an element is kept where the word ≥ round(rate · 2³²), then divided by 1 − rate.
+  of layer l; row = b·T + t within the batch; an element is kept where the word ≥ round(rate · 2³²), then divided by
+  1 − rate.
 * A member whose loss or gradient norm is not finite is marked diverged: its loss is reported as NaN from that step on,
   its weights are left as they were, the others are untouched.
 * A trainer is used by one thread.
@@ -63,9 +64,7 @@ class Trainer(Protocol):
         """Ids of the members still here, in the order of every M axis."""
         ...
 
-    def evaluate(
-        self, split: str, starts: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def evaluate(self, split: str, starts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean loss per position (M, T) and standard error over sequences of the mean loss (M,), nats; no dropout.
 
         ``starts`` is (n, B), the same windows for all members, or (M, n, B).
