@@ -1,18 +1,23 @@
-"""What a scaling law is: a formula for the loss, its parameters with their priors, and the columns that it needs."""
+"""What a scaling law is: a formula for the loss, its parameters with their priors, and the rows that it reads."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling_sim.laws.observations import Observations, final_rows, observations, unusable
+from scaling_sim.runs.table import RunTable
+
 Array = NDArray[np.float64]
 Parameters = Mapping[str, Any]
 """Natural parameters by name: floats, or (n_draws, 1) arrays that broadcast against (n_rows,) columns."""
+Centre = Mapping[str, float]
+"""Means of the logarithms of the columns that a fit used: ``log_N``, ``log_tokens``, …, ``log_loss``."""
 
 
 @dataclass(frozen=True)
@@ -27,44 +32,114 @@ class Normal:
 class Coordinate:
     """One coordinate in which the sampler moves.
 
-    Coordinates are centred on the data (log amplitudes at the mean of log N and log tokens, log exponents), so that a change
-    of units changes nothing. The prior is stated *on the coordinate*; no Jacobian is needed anywhere.
+    Coordinates are dimensionless and centred on the data (the log loss at the centre less the mean log loss,
+    log-ratios of terms at the centre, log exponents), so that a change of units changes nothing. The prior is stated
+    *on the coordinate*; no Jacobian is needed anywhere.
     """
 
     name: str
     prior: Normal
+    meaning: str = ""
 
 
 class Law(ABC):
     """A functional form of the loss.
 
-    A user's own law is a subclass with five members; `scaling_sim.laws.chinchilla` is the shortest example.
+    A user's own law is one small class: the three names, `coordinates`, `to_parameters`, `from_parameters` and either
+    `loss` or `log_loss`; `scaling_sim.laws.power` is the shortest example. `register_law` then makes it known by its
+    name.
     """
 
-    name: ClassVar[str]
-    parameters: ClassVar[tuple[str, ...]]
+    name: str
+    parameters: tuple[str, ...]
     """Names of the natural parameters, in the order of tables."""
-    columns: ClassVar[tuple[str, ...]]
-    """Columns of `scaling_sim.runs.table.RunTable` that the formula reads, besides ``loss``."""
-    single_epoch: ClassVar[bool] = False
+    columns: tuple[str, ...]
+    """Columns of `scaling_sim.runs.table.RunTable` that the formula reads, besides the response."""
+    response: str = "loss"
+    """What the formula predicts: the loss, or ``B_crit`` for the critical batch."""
+    single_epoch: bool = False
     """True if the form knows only tokens processed, so that it cannot contradict itself (no crossover)."""
 
-    @abstractmethod
-    def coordinates(self, centre: Mapping[str, float]) -> tuple[Coordinate, ...]:
-        """Sampling coordinates for data whose mean log columns are ``centre`` (``log_N``, ``log_tokens``, …, ``log_loss``)."""
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a law without a formula, when it is defined rather than when it is used."""
+        super().__init_subclass__(**kwargs)
+        if cls.loss is Law.loss and cls.log_loss is Law.log_loss and cls.log_response is Law.log_response:
+            raise TypeError(f"{cls.__name__} must define loss or log_loss: a law needs a formula")
 
     @abstractmethod
-    def to_parameters(self, u: Array, centre: Mapping[str, float]) -> dict[str, Array]:
+    def coordinates(self, centre: Centre) -> tuple[Coordinate, ...]:
+        """Sampling coordinates for data with this centre."""
+
+    @abstractmethod
+    def to_parameters(self, u: Array, centre: Centre) -> dict[str, Array]:
         """Natural parameters, each (n_draws,), of coordinates ``u`` (n_draws, n_coordinates)."""
 
     @abstractmethod
-    def from_parameters(self, parameters: Parameters, centre: Mapping[str, float]) -> Array:
-        """Coordinates (n_draws, n_coordinates) of natural parameters: the inverse of `to_parameters`."""
+    def from_parameters(self, parameters: Parameters, centre: Centre) -> Array:
+        """Coordinates (n_draws, n_coordinates) of natural parameters, scalar or (n_draws,): the inverse."""
 
-    @abstractmethod
-    def loss(self, parameters: Parameters, columns: Mapping[str, Array]) -> Array:
+    def loss(self, parameters: Parameters, columns: Mapping[str, Any]) -> Array:
         """Expected loss in nats per token, broadcast over parameters (n_draws, 1) and columns (n_rows,)."""
+        return np.asarray(np.exp(self.log_loss(parameters, columns)))
+
+    def log_loss(self, parameters: Parameters, columns: Mapping[str, Any]) -> Array:
+        """Logarithm of `loss`; the laws here define this one, which neither overflows nor cancels."""
+        return np.asarray(np.log(self.loss(parameters, columns)))
+
+    def log_response(self, parameters: Parameters, columns: Mapping[str, Any]) -> Array:
+        """Logarithm of what the fit compares with the data; the loss unless `response` says otherwise."""
+        return self.log_loss(parameters, columns)
 
     def limits(self) -> Mapping[str, str]:
         """What the law tends to, in words, for the report."""
         return {}
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments that make this instance again, for a saved fit."""
+        return {}
+
+    @property
+    def exponents(self) -> tuple[str, ...]:
+        """Those natural parameters that are exponents: the ones whose value does not depend on units."""
+        return tuple(name for name in self.parameters if name.startswith(("alpha", "beta")))
+
+    def missing(self, runs: RunTable) -> tuple[str, ...]:
+        """What the table lacks for this law, in words; empty if it can be fitted."""
+        return tuple(name for name in self.columns if not np.any(np.isfinite(getattr(runs, name))))
+
+    def observe(self, runs: RunTable) -> Observations:
+        """The rows that this law reads, each with its role, and those left out with the reason.
+
+        The default is that of a final-loss law (`final_rows`): one row per run, never a mixture of decayed and
+        undecayed learning rates.
+        """
+        rows = final_rows(runs, unusable(runs, self.columns), single_epoch=self.single_epoch)
+        return observations(runs, rows, self.columns)
+
+    def centre(self, data: Observations) -> dict[str, float]:
+        """Means of the logarithms of the columns and of the response."""
+        means = {f"log_{name}": float(np.mean(np.log(data.columns[name]))) for name in self.columns}
+        return means | {f"log_{self.response}": float(np.mean(np.log(data.response)))}
+
+
+def stack(*coordinates: Any) -> Array:
+    """(n_draws, n_coordinates) array of coordinates that are scalars or (n_draws,) arrays."""
+    return np.stack(
+        np.broadcast_arrays(*[np.atleast_1d(np.asarray(c, dtype=np.float64)) for c in coordinates]), axis=-1
+    )
+
+
+def log_sum_exp(first: Any, *others: Any) -> Array:
+    """log(exp(a) + exp(b) + …), broadcast; never overflows, and faster than nested ``logaddexp``."""
+    largest = first
+    for term in others:
+        largest = np.maximum(largest, term)
+    total = np.exp(first - largest)
+    for term in others:
+        total = total + np.exp(term - largest)
+    return np.asarray(largest + np.log(total))
+
+
+def log_expm1(x: Any) -> Array:
+    """log(exp(x) − 1) for x > 0, without overflow."""
+    return np.asarray(x + np.log(-np.expm1(-np.asarray(x, dtype=np.float64))))

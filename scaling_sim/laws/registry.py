@@ -1,0 +1,61 @@
+"""Laws by name: ours, and those that a user registers."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from scaling_sim.laws.base import Law
+
+_BUILT_IN = {
+    "power-n": "power_n:PowerN",
+    "power-d": "power_d:PowerD",
+    "power-c": "power_c:PowerC",
+    "kaplan-nd": "kaplan_nd:KaplanND",
+    "kaplan-ns": "kaplan_ns:KaplanNS",
+    "critical-batch": "critical_batch:CriticalBatch",
+    "kaplan": "kaplan_joint:KaplanJoint",
+    "kaplan-floor": "kaplan_floor:KaplanFloor",
+    "chinchilla": "chinchilla:Chinchilla",
+    "data-constrained": "data_constrained:DataConstrained",
+}
+_REGISTERED: dict[str, type[Law]] = {}
+
+
+def law_names() -> tuple[str, ...]:
+    """Names that `get_law` knows, ours first."""
+    return (*_BUILT_IN, *_REGISTERED)
+
+
+def get_law(name: str | Law, **options: Any) -> Law:
+    """The law of this name; a `Law` is returned as it is. ``kaplan`` takes ``shared=False``.
+
+    Raises
+    ------
+    ValueError
+        The name is unknown; the message lists the valid ones.
+    """
+    if isinstance(name, Law):
+        return name
+    if name in _REGISTERED:
+        return _REGISTERED[name](**options)
+    if name not in _BUILT_IN:
+        raise ValueError(f"law must be one of {', '.join(law_names())}; got {name!r}")
+    module, cls = _BUILT_IN[name].split(":")
+    law = getattr(import_module(f"scaling_sim.laws.{module}"), cls)(**options)
+    assert isinstance(law, Law)
+    return law
+
+
+def register_law(cls: type[Law]) -> type[Law]:
+    """Make a user's law known by its ``name``; works as a class decorator.
+
+    Raises
+    ------
+    ValueError
+        The name belongs to one of our laws.
+    """
+    if cls.name in _BUILT_IN:
+        raise ValueError(f"a law's name must not be one of ours ({', '.join(_BUILT_IN)}); got {cls.name!r}")
+    _REGISTERED[cls.name] = cls
+    return cls
