@@ -1,0 +1,171 @@
+"""What rows of runs must hold: impossible values are refused, suspicious ones named in a warning."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from scaling_sim.errors import DataError, DataWarning
+from scaling_sim.runs.columns import Column, Mask
+from scaling_sim.runs.sources import name_rows
+
+MAX_LOSS = 16.0
+"""Nats per token above which a loss is suspicious when the vocabulary is not known: 1.5 ln V for V = 43,000."""
+
+Names = Sequence[str]
+Label = Callable[[str], str]
+
+
+def refuse_impossible(columns: Mapping[str, Column], rows: Names, label: Label, origin: str) -> None:
+    """Raise if a value that is present cannot be: negative N, D, loss; zero D, tokens, C or loss; infinite N.
+
+    Parameters
+    ----------
+    columns : mapping
+        Columns as the source gives them, each (n,); NaN marks a cell that was empty and is judged elsewhere.
+    rows : sequence of str
+        How messages call the rows.
+    label : callable
+        How messages call a column.
+    """
+    for name, values in columns.items():
+        if name in ("N", "warmup", "loss_error"):
+            bad, rule = values < 0, "must not be negative"
+        else:
+            bad, rule = values <= 0, "must be positive"
+        if name != "loss":
+            bad = bad | np.isinf(values)
+            rule += " or infinite" if name in ("N", "warmup", "loss_error") else " and finite"
+        if bad.any():
+            first = values[bad][0]
+            raise DataError(
+                f"{origin}: {label(name)} {rule}, but it is {first:g} in {name_rows(_take(rows, bad))}"
+                f"{_cure(name, float(first))}"
+            )
+
+
+def _cure(name: str, value: float) -> str:
+    if name == "loss":
+        return "; losses are nats per token of held-out text, always above 0: correct or remove these rows"
+    if name == "N":
+        return "; correct or remove these rows (N = 0, a model without layers, is allowed)"
+    if value == 0:
+        return "; a run that saw nothing has no place on a law: remove these rows"
+    return "; correct or remove these rows"
+
+
+def refuse_missing(
+    columns: Mapping[str, Column], empty: Mapping[str, Mask], rows: Names, label: Label, origin: str
+) -> None:
+    """Raise if a cell of N, D, tokens, C, B or S is empty or NaN: nothing is guessed."""
+    for name in ("N", "D", "tokens", "C", "B", "S"):
+        if name not in columns:
+            continue
+        holes = np.isnan(columns[name])
+        if holes.any():
+            what = "is empty" if empty[name][holes].all() else "is not a number"
+            raise DataError(
+                f"{origin}: {label(name)} {what} in {name_rows(_take(rows, holes))}; fill these cells, remove the "
+                f"rows, or leave the column out (columns={{'{name}': None}}) if it can be derived"
+            )
+
+
+def refuse_duplicates(run: Sequence[str], N: Column, step: Column, rows: Names, origin: str) -> None:
+    """Raise if one run id stands for two models, or twice for one point of a learning curve."""
+    repeats = duplicated(run, step)
+    if repeats.any():
+        raise DataError(
+            f"{origin}: {repeats.sum()} rows repeat a run id (and step): {name_rows(_take(rows, repeats))}, for "
+            f"example {_take(run, repeats)[0]!r}; give other seeds other ids, map S or tokens if these are learning "
+            "curves, or choose duplicates='first' or 'last'"
+        )
+    sizes: dict[str, float] = {}
+    other = [row for name, size, row in zip(run, N, rows) if not (sizes.setdefault(name, size) == size or size != size)]
+    if other:
+        raise DataError(
+            f"{origin}: one run id must be one model, but {name_rows(other)} give another N than the rows before; "
+            "map run to a column, or to several joined by +, that tells models apart"
+        )
+
+
+def duplicated(run: Sequence[str], step: Column, *, keep: str = "first") -> Mask:
+    """Mask of rows whose (run id, step) stands in an earlier row, or in a later one with ``keep="last"``."""
+    seen: set[tuple[str, float]] = set()
+    mask = np.zeros(len(run), dtype=np.bool_)
+    order = range(len(run)) if keep == "first" else range(len(run) - 1, -1, -1)
+    for i in order:
+        key = (run[i], float(step[i]) if math.isfinite(step[i]) else -1.0)
+        mask[i] = key in seen
+        seen.add(key)
+    return mask
+
+
+def unit_warnings(columns: Mapping[str, Column], rows: Names, given: frozenset[str], origin: str) -> list[str]:
+    """Warn of rows whose units look wrong (`DataWarning`); returns the sentences.
+
+    Parameters
+    ----------
+    columns : mapping
+        N, D, tokens, C, loss and vocab_size (n,), complete.
+    given : frozenset
+        Names of the columns that the source itself gave; what was derived cannot contradict.
+    """
+    found = [_data_units(columns), _loss_units(columns)]
+    if {"N", "C"} <= given and given & {"tokens", "D", "B"}:
+        found.append(_compute_units(columns))
+    messages = []
+    for mask, text in found:
+        if mask.any():
+            messages.append(f"{origin}: {text} in {name_rows(_take(rows, mask))}")
+            warnings.warn(messages[-1], DataWarning, stacklevel=4)
+    return messages
+
+
+def _data_units(columns: Mapping[str, Column]) -> tuple[Mask, str]:
+    N, D = columns["N"], columns["D"]
+    mask = D < N / 100
+    return mask, (
+        f"fewer than one unique token per 100 parameters{_power(N[mask] / D[mask])}: is D in millions or billions of "
+        "tokens? (a column mapping can scale it: D=their_name * 1e9)"
+    )
+
+
+def _loss_units(columns: Mapping[str, Column]) -> tuple[Mask, str]:
+    vocab = columns["vocab_size"]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        most = np.where(np.isnan(vocab), MAX_LOSS, 1.5 * np.log(vocab))
+    mask = columns["loss"] > most
+    return mask, (
+        "the loss is above 1.5 ln(vocabulary), worse than guessing: is it in bits (loss=their_name * 0.6931), or a "
+        "perplexity, or summed over tokens? Otherwise these runs diverged"
+    )
+
+
+def _compute_units(columns: Mapping[str, Column]) -> tuple[Mask, str]:
+    """C apart by more than 2× from 6·N·tokens and, where the source has it, from its exact count."""
+    expected = 6 * columns["N"] * columns["tokens"]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = columns["C"] / expected
+        mask = (np.abs(np.log2(ratio)) > 1) & (columns["N"] > 0)
+        if "C_exact" in columns:
+            mask &= np.abs(np.log2(columns["C"] / columns["C_exact"])) > 1
+    return mask, (
+        f"C is more than 2× away from 6·N·tokens{_power(ratio[mask])}: is one of N, tokens or C in thousands, "
+        "millions, billions or PF-days, or does D leave out repeated epochs (then give tokens)?"
+    )
+
+
+def _power(ratios: Column) -> str:
+    """`` (a factor of about 1e+06)`` if the typical ratio comes near a power of a thousand."""
+    if len(ratios) == 0:
+        return ""
+    exponent = float(np.median(np.abs(np.log10(ratios))))
+    nearest = 3 * round(exponent / 3)
+    return f" (a factor of about 1e{nearest})" if nearest and abs(exponent - nearest) < 0.4 else ""
+
+
+def _take(names: Sequence[str], mask: Mask) -> list[str]:
+    return [str(names[i]) for i in np.flatnonzero(mask).tolist()]
