@@ -15,8 +15,8 @@ class Batches:
     The first ``unique_tokens`` of the training split are cut into non-overlapping windows of ``n_ctx`` tokens (each
     with the token after it, its last target). An epoch goes through all of them once, in an order given by a
     permutation keyed by (seed, epoch); the cut is shifted by a keyed 0..n_ctx-1 tokens per epoch, so that over epochs
-    every token is seen at every position. Sequences are numbered through the whole run: a batch that reaches the end of an epoch
-    goes on in the next, and one larger than an epoch holds several passes.
+    every token is seen at every position. Sequences are numbered through the whole run: a batch that reaches the end of
+    an epoch goes on in the next, and one larger than an epoch holds several passes.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def build_corpus(config: CorpusConfig, folder: Path) -> None:
         A file cannot be read, the source is empty, or a split would be.
     """
     spool_path = folder / "spool"
-    spool = Spool(spool_path)
+    spool = Spool(spool_path, config.shuffle_bytes if config.source != "synthetic" else sys.maxsize)
     try:
         _write_corpus(config, folder, spool)
     finally:
@@ -148,7 +149,7 @@ def _held_out(config: CorpusConfig, spool: Spool, notes: list[str]) -> dict[str,
     if config.environment_held_out and config.source != "synthetic":
         for name, documents in ENVIRONMENT.items():
             digests = spool.add(documents())
-            size = sum(spool.places[digest][1] for digest in digests)
+            size = spool.size(digests)
             if size >= MIN_HELD_OUT_TOKENS:
                 groups[name] = digests
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 SPLITS = ("train", "validation", "test")
@@ -40,3 +41,15 @@ def split_of(digest: bytes, validation_fraction: float, test_fraction: float) ->
 def order_key(digest: bytes) -> bytes:
     """Sort key that shuffles documents independently of their split, so that a prefix is a fair sample."""
     return digest[8:] + digest[:8]
+
+
+def pieces(content: bytes, size: int) -> Iterator[bytes]:
+    """Cut ``content`` into pieces of at most ``size`` bytes, at the end of a line where their last half has one."""
+    begin = 0
+    while begin < len(content):
+        end = min(begin + size, len(content))
+        if end < len(content):
+            line_end = content.rfind(b"\n", begin + size // 2, end)
+            end = end if line_end < 0 else line_end + 1
+        yield content[begin:end]
+        begin = end

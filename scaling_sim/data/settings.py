@@ -32,6 +32,9 @@ class CorpusConfig(Config, frozen=True):
         ``bytes`` (256 ids), or ``bpe`` learned from the training documents (extra ``tokenizers``).
     vocab_size : int
         Of the BPE; 0 means 256 for bytes and 1024 for BPE.
+    shuffle_bytes : int
+        Within its split, text is shuffled in pieces of about this length, so that a small training subset is a sample
+        of many documents.
     validation_fraction, test_fraction : float
         Shares of the documents.
     held_out : dict of str to tuple of str
@@ -50,6 +53,7 @@ class CorpusConfig(Config, frozen=True):
     paths: tuple[str, ...] = ()
     text_field: str = "text"
     piece_bytes: int = 65536
+    shuffle_bytes: int = 4096
     tokenizer: Literal["bytes", "bpe"] = "bytes"
     vocab_size: int = 0
     validation_fraction: float = 0.05
@@ -62,7 +66,7 @@ class CorpusConfig(Config, frozen=True):
 
     def __post_init__(self) -> None:
         _check_fractions(self.validation_fraction, self.test_fraction)
-        for name in ("piece_bytes", "synthetic_tokens"):
+        for name in ("piece_bytes", "shuffle_bytes", "synthetic_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.paths and self.source != "files":

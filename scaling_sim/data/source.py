@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from scaling_sim.data.document import Document
+from scaling_sim.data.document import Document, pieces
 from scaling_sim.errors import DataError
 
 STDLIB_EXCLUDED = frozenset(
@@ -123,20 +123,8 @@ def read_bytes(path: Path) -> bytes:
 
 
 def _text_documents(path: Path, piece_bytes: int) -> Iterator[Document]:
-    content = read_bytes(path)
-    begin = 0
-    while begin < len(content):
-        end = _piece_end(content, begin, piece_bytes)
-        yield Document(f"{path}:{begin}", content[begin:end])
-        begin = end
-
-
-def _piece_end(content: bytes, begin: int, piece_bytes: int) -> int:
-    end = begin + piece_bytes
-    if end >= len(content):
-        return len(content)
-    line_end = content.rfind(b"\n", begin, end)
-    return end if line_end < 0 else line_end + 1
+    for number, piece in enumerate(pieces(read_bytes(path), piece_bytes)):
+        yield Document(f"{path}, piece {number}", piece)
 
 
 def _jsonl_documents(path: Path, text_field: str) -> Iterator[Document]:

@@ -4,21 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
-from scaling_sim.data.document import Document, content_hash, order_key
+from scaling_sim.data.document import Document, content_hash, order_key, pieces
 
-Place = tuple[int, int]
-"""Offset and length in the spool, bytes."""
+
+class Piece(NamedTuple):
+    """Where a piece of a document lies in the spool, after the key that gives its place in the order."""
+
+    key: bytes
+    offset: int
+    length: int
 
 
 class Spool:
-    """Distinct documents in one temporary file, read back in the order of their hashes."""
+    """Distinct documents in one temporary file, read back piece by piece in an order drawn by hash.
 
-    def __init__(self, path: Path) -> None:
+    Documents are known by the hash of their content, so the same set of documents gives the same order whatever order
+    they came in.
+
+    Parameters
+    ----------
+    path : Path
+        Of the temporary file; its owner removes it.
+    shuffle_bytes : int
+        Length of the pieces.
+    """
+
+    def __init__(self, path: Path, shuffle_bytes: int) -> None:
         self._file: IO[bytes] = path.open("w+b")
         self._end = 0
-        self.places: dict[bytes, Place] = {}
+        self._shuffle_bytes = shuffle_bytes
+        self._pieces: dict[bytes, list[Piece]] = {}
         self.num_duplicates = 0
 
     def add(self, documents: Iterable[Document]) -> set[bytes]:
@@ -32,21 +49,27 @@ class Spool:
         return digests
 
     def _store(self, digest: bytes, content: bytes) -> None:
-        if digest in self.places:
+        if digest in self._pieces:
             self.num_duplicates += 1
             return
         self._file.seek(self._end)
         self._file.write(content)
-        self.places[digest] = (self._end, len(content))
-        self._end += len(content)
+        places = self._pieces[digest] = []
+        for piece in pieces(content, self._shuffle_bytes):
+            places.append(Piece(order_key(content_hash(piece)), self._end, len(piece)))
+            self._end += len(piece)
+
+    def size(self, digests: Iterable[bytes]) -> int:
+        """Bytes of these documents."""
+        return sum(piece.length for digest in digests for piece in self._pieces[digest])
 
     def contents(self, digests: Iterable[bytes]) -> Iterator[bytes]:
-        """Contents of ``digests`` in shuffled order, the same whatever order they came in."""
-        for digest in sorted(digests, key=order_key):
-            offset, length = self.places[digest]
-            self._file.seek(offset)
-            yield self._file.read(length)
+        """Pieces of these documents in shuffled order."""
+        chosen = [(piece.key, digest, piece) for digest in digests for piece in self._pieces[digest]]
+        for _, _, piece in sorted(chosen):
+            self._file.seek(piece.offset)
+            yield self._file.read(piece.length)
 
     def close(self) -> None:
-        """Close the file; its owner removes it."""
+        """Close the file."""
         self._file.close()

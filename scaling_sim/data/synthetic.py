@@ -32,7 +32,7 @@ from scaling_sim.data.permutation import U64, hash_words, mix64, scaled
 from scaling_sim.errors import ConfigError
 
 ARGUMENT_BITS = 5
-ARGUMENT_SYMBOLS = 2**ARGUMENT_BITS
+ARGUMENT_SYMBOLS = 1 << ARGUMENT_BITS
 SINGLE_CONTEXTS = 4
 """Ranks that have a class of their own; classes double in pairs after them."""
 
