@@ -1,0 +1,172 @@
+"""A worker process: trains the cohorts that it is given, one after another.
+
+`main` is the whole process: orders come in on stdin, events go out on stdout. Whatever a
+library prints goes to stderr. When the driver disappears the worker saves at the next chunk and ends.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import BinaryIO
+
+import numpy as np
+
+from scaling_sim.engine.protocol import Backend, Tokens
+from scaling_sim.engine.registry import get_backend
+from scaling_sim.runs.record import RunRecord
+from scaling_sim.training.loop import CohortLoop, CohortProgress, CohortTask
+from scaling_sim.training.member import Memory, Run
+from scaling_sim.training.messages import (
+    Ended,
+    Event,
+    Failed,
+    Finished,
+    Order,
+    Setup,
+    Stop,
+    Time,
+    Timed,
+    Train,
+    receive_order,
+    send,
+)
+from scaling_sim.training.schedule import learning_rates
+
+Sink = Callable[[Event], None]
+
+
+class Worker:
+    """Carries out orders; used by the worker process and, with ``workers=0``, by the driver itself.
+
+    Parameters
+    ----------
+    setup : Setup
+    sink : callable
+        Receives every event.
+    stopped : callable
+        Whether to save and leave at the next chunk.
+    splits : mapping, optional
+        Token arrays; read from the files of ``setup`` by default.
+    """
+
+    def __init__(
+        self, setup: Setup, sink: Sink, stopped: Callable[[], bool], splits: Mapping[str, Tokens] | None = None
+    ) -> None:
+        self.setup, self.sink, self.stopped = setup, sink, stopped
+        self.splits = splits if splits is not None else {name: file.open() for name, file in setup.splits.items()}
+        self.backend: Backend = get_backend(setup.backend)
+
+    def train(self, task: CohortTask) -> None:
+        """Train a cohort; the last event is `Ended` or `Failed`."""
+        listener = _Listener(task.id, self.sink, self.stopped)
+        try:
+            loop = CohortLoop(
+                task,
+                self.splits,
+                self.backend,
+                self.setup.device,
+                self.setup.precision,
+                listener,
+                checkpoint_seconds=self.setup.checkpoint_seconds,
+                chunk_seconds=self.setup.chunk_seconds,
+            )
+            self.sink(Ended(task.id, loop.run()))
+        except Exception as error:  # one failed run never stops a sweep
+            self._failed(task, error)
+
+    def time(self, task: CohortTask, seconds: float) -> None:
+        """Measure the speed of a cohort for about ``seconds`` after one update that warms up."""
+        try:
+            self.sink(Timed(task.id, self._tokens_per_second(task, seconds)))
+        except Exception as error:
+            self._failed(task, error)
+
+    def _tokens_per_second(self, task: CohortTask, seconds: float) -> float:
+        trainer = self.backend.start(task.cohort(), self.splits, self.setup.device, self.setup.precision)
+        runs = [Run(i, job, Memory(), len(self.splits) - 1) for i, job in enumerate(task.jobs)]
+        step, num, made, began = 0, 1, 0, 0.0
+        while True:
+            starts = np.stack([run.batches.starts(step, num) for run in runs], axis=1)
+            trainer.advance(step, starts, np.stack([learning_rates(run.recipe, step, num) for run in runs], axis=1))
+            step += num
+            if began == 0.0:  # the first update may compile
+                began = time.perf_counter()
+                continue
+            made += num
+            spent = time.perf_counter() - began
+            if spent >= seconds:
+                return made * len(runs) * runs[0].recipe.batch_tokens / spent
+            num = int(np.clip(made * (seconds - spent) / spent, 1, 2 * made))
+
+    def _failed(self, task: CohortTask, error: Exception) -> None:
+        print("".join(traceback.format_exception(error)), file=sys.stderr, flush=True)
+        self.sink(Failed(task.id, f"{type(error).__name__}: {error}"))
+
+
+class _Listener:
+    """Turns what the loop says into events."""
+
+    def __init__(self, cohort: str, sink: Sink, stopped: Callable[[], bool]) -> None:
+        self.cohort, self.sink, self.should_stop = cohort, sink, stopped
+
+    def progress(self, progress: CohortProgress) -> None:
+        self.sink(progress)
+
+    def finished(self, record: RunRecord) -> None:
+        self.sink(Finished(self.cohort, record))
+
+
+def main() -> int:
+    """Serve until the driver says `Stop` or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver tells us what to do
+    orders_in, events_out = sys.stdin.buffer, _private_stdout()
+    setup = receive_order(orders_in)
+    if not isinstance(setup, Setup):
+        return 1
+    stop = threading.Event()
+    orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(orders_in, orders, stop), daemon=True).start()
+    worker = Worker(setup, _guarded(events_out, stop), stop.is_set)
+    while not stop.is_set():
+        order = orders.get()
+        if isinstance(order, Train):
+            worker.train(order.task)
+        elif isinstance(order, Time):
+            worker.time(order.task, order.seconds)
+    return 0
+
+
+def _listen(pipe: BinaryIO, orders: queue.SimpleQueue[Order | None], stop: threading.Event) -> None:
+    while True:
+        order = receive_order(pipe)
+        if order is None or isinstance(order, Stop):
+            stop.set()
+            orders.put(None)
+            return
+        orders.put(order)
+
+
+def _guarded(pipe: BinaryIO, stop: threading.Event) -> Sink:
+    """Sends events; a driver that is gone is a reason to stop, not an error."""
+
+    def sink(event: Event) -> None:
+        try:
+            send(pipe, event)
+        except OSError:
+            stop.set()
+
+    return sink
+
+
+def _private_stdout() -> BinaryIO:
+    """The pipe behind stdout, for us alone; stdout itself becomes stderr."""
+    private = os.dup(1)
+    os.dup2(2, 1)
+    return os.fdopen(private, "wb")
