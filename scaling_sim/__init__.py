@@ -36,13 +36,14 @@ _HOME = {
     "backtest": "scaling_sim.predict",
     "design": "scaling_sim.predict",
     "simulate": "scaling_sim.predict",
-    "study": "scaling_sim.study",
     "Study": "scaling_sim.study",
+    "StudyConfig": "scaling_sim.study",
+    "load_study": "scaling_sim.study",
     "plot": "scaling_sim.report",
     "write_report": "scaling_sim.report",
 }
 
-__all__ = ["__version__", *_HOME]
+__all__ = ["__version__", "study", *_HOME]
 
 if TYPE_CHECKING:
     from scaling_sim.engine.cohort import Cohort as Cohort
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "study":  # the package itself can be called: ss.study("laptop")
+        return importlib.import_module("scaling_sim.study")
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'scaling_sim' has no attribute {name!r}; public names: {', '.join(_HOME)}")
@@ -61,4 +64,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *_HOME, "study"})

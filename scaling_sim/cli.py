@@ -1,0 +1,448 @@
+"""The command line: one verb per thing that the Python API does, results on stdout, progress on stderr.
+
+Exit codes: 0 fine, 1 unexpected, 2 usage, 3 a posterior did not converge, 4 bad data, 130 interrupted (resumable).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scaling_sim import __version__
+from scaling_sim.errors import ConfigError, DataError, ScalingSimError
+
+if TYPE_CHECKING:
+    from scaling_sim.inference.posterior import Posterior
+    from scaling_sim.laws.constants import ConstantSet
+
+app = typer.Typer(
+    name="scaling-sim",
+    help="Train families of small transformers, fit scaling laws, predict what a larger budget buys.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Seed = Annotated[int, typer.Option(help="Of every random choice: same seed, same numbers.")]
+Columns = Annotated[
+    str | None, typer.Option(help='Ours=theirs, comma separated: "N=params,D=tokens,loss=final_loss".')
+]
+FitFile = Annotated[Path | None, typer.Argument(help="A fit written by `scaling-sim fit --out`.", show_default=False)]
+Constants = Annotated[str | None, typer.Option(help="A published set of constants in place of a fit.")]
+
+
+# ------------------------------------------------------------------------------------------------ the main job
+
+
+@app.command()
+def study(
+    preset: Annotated[str, typer.Argument(help="`laptop`, or a TOML file.")],
+    out: Annotated[Path, typer.Option(help="Folder of the study; the same command again resumes.")] = Path("study"),
+    seed: Seed = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print runs, FLOPs and expected time; train nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Sweep, fit, predict, report.
+
+    Example: scaling-sim study laptop --out study
+    """
+    from scaling_sim.study import plan_study, run_study
+
+    if dry_run:
+        planned = plan_study(preset, out, seed=seed)
+        _show(planned.to_json(), as_json, planned.describe)
+        return
+    finished = run_study(preset, out, seed=seed, say=_say, command=_command())
+    _show(finished.to_json(), as_json, finished.describe)
+    _exit_unless(finished.converged)
+
+
+@app.command()
+def sweep(
+    preset: Annotated[str, typer.Argument(help="`laptop`, or a TOML file.")],
+    out: Annotated[Path, typer.Option(help="Folder of the study; the same command again resumes.")] = Path("study"),
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Train only: the sweep of a study without fits and report.
+
+    Example: scaling-sim sweep study.toml --out study
+    """
+    from scaling_sim.study import run_sweep_of_study
+
+    summary = run_sweep_of_study(preset, out, seed=seed, say=_say)
+    _show(summary, as_json, lambda: "\n".join(f"{key}: {value}" for key, value in summary.items()))
+
+
+# ------------------------------------------------------------------------------------------------ runs and fits
+
+
+@app.command()
+def runs(
+    source: Annotated[Path, typer.Argument(help="Study folder, CSV, Parquet or JSONL.")],
+    columns: Columns = None,
+    export: Annotated[Path | None, typer.Option(help="Write the validated table: .csv, .parquet or .jsonl.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List, validate and export runs.
+
+    Example: scaling-sim runs study --export runs.csv
+    """
+    table = _read(source, columns)
+    if export is not None:
+        table.export(export)
+    facts = {
+        "n_rows": len(table),
+        "n_runs": len(set(table.run.tolist())),
+        "n_dropped": sum(len(rows) for rows in table.dropped.values()),
+        "dropped": {reason: list(rows) for reason, rows in table.dropped.items()},
+        "notes": list(table.notes),
+        "data_hash": table.data_hash,
+        "simulated": table.simulated,
+    }
+    _show(facts, as_json, lambda: f"{table.to_dataframe().to_string(max_rows=40)}\n\n{_lines(facts)}")
+
+
+@app.command()
+def fit(
+    source: Annotated[Path, typer.Argument(metavar="RUNS", help="Study folder, CSV, Parquet or JSONL; - for CSV on stdin.")],
+    law: Annotated[str, typer.Option(help="See `scaling-sim laws`.")] = "chinchilla",
+    columns: Columns = None,
+    out: Annotated[Path | None, typer.Option(help="Save the posterior (NetCDF, opens in ArviZ).")] = None,
+    min_ess: Annotated[int, typer.Option(help="Effective draws per parameter to reach.")] = 1000,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Fit a law to runs and sample its posterior.
+
+    Example: scaling-sim fit runs.csv --law chinchilla --columns "N=params,D=tokens,loss=final_loss" --out fit.nc
+    """
+    import scaling_sim as ss
+
+    posterior = ss.fit(_read(source, columns), law=law, seed=seed, min_ess=min_ess)
+    if out is not None:
+        posterior.save(out)
+    _show(posterior.to_json(), as_json, lambda: _describe_fit(posterior))
+    _exit_unless(posterior.converged)
+
+
+@app.command()
+def laws(as_json: Json = False) -> None:
+    """List the laws: parameters and the columns that each needs.
+
+    Example: scaling-sim laws
+    """
+    import scaling_sim as ss
+
+    table = {
+        name: {"parameters": list(law.parameters), "columns": list(law.columns), "formula": _first_line(law)}
+        for name, law in ((name, ss.get_law(name)) for name in ss.law_names())
+    }
+    _show(table, as_json, lambda: "\n".join(f"{name:18s} {facts['formula']}" for name, facts in table.items()))
+
+
+@app.command()
+def compare(
+    source: Annotated[Path, typer.Argument(metavar="RUNS", help="Study folder, CSV, Parquet or JSONL.")],
+    law: Annotated[list[str], typer.Option(help="Once for each law to compare.")],
+    columns: Columns = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare laws on the same runs by PSIS-LOO (which judges interpolation only).
+
+    Example: scaling-sim compare runs.csv --law chinchilla --law power-c
+    """
+    import scaling_sim as ss
+
+    comparison = ss.compare(_read(source, columns), laws=law, seed=seed)
+    _show(comparison.to_json(), as_json, lambda: str(comparison.to_dataframe().to_string()))
+
+
+@app.command()
+def simulate(
+    law: Annotated[str, typer.Option(help="Law of the truth.")] = "chinchilla",
+    parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE, repeated.")] = None,
+    constants: Constants = None,
+    noise: Annotated[float, typer.Option(help="Scale of the noise on log loss.")] = 0.005,
+    out: Annotated[Path | None, typer.Option(help="CSV to write; stdout without it.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Draw a complete sweep from a known law: for calibration, teaching, design.
+
+    Example: scaling-sim simulate --law chinchilla -p alpha=0.5 -p beta=0.25 --out simulated.csv
+    """
+    import scaling_sim as ss
+
+    truth = ss.constants(constants) if constants else {"law": law, **_parameters(parameter or [])}
+    table = ss.simulate(truth, noise=noise, seed=seed)
+    if out is None:
+        sys.stdout.write(table.to_dataframe().to_csv(index=False))
+    else:
+        table.to_csv(out)
+        _say(f"{len(table)} simulated rows in {out}")
+
+
+# ------------------------------------------------------------------------------------------------ predictions
+
+
+@app.command()
+def forecast(
+    fit_file: FitFile = None,
+    constants: Constants = None,
+    n: Annotated[float | None, typer.Option("-N", "--N", help="Parameters.")] = None,
+    d: Annotated[float | None, typer.Option("-D", "--D", help="Unique training tokens.")] = None,
+    tokens: Annotated[float | None, typer.Option(help="Tokens processed.")] = None,
+    batch: Annotated[float | None, typer.Option("-B", "--batch", help="Tokens per step.")] = None,
+    steps: Annotated[float | None, typer.Option("-S", "--steps", help="Parameter updates.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Loss of a run that has not been made.
+
+    Example: scaling-sim forecast fit.nc -N 1e9 -D 2e10
+    """
+    import scaling_sim as ss
+
+    if n is None:
+        raise ConfigError("forecast needs the model's size: -N 1e9")
+    asked = {"D": d, "tokens": tokens, "B": batch, "S": steps}
+    prediction = ss.forecast(_fit_or_constants(fit_file, constants), N=n, **_given(asked))
+    _predicted(prediction, as_json)
+
+
+@app.command()
+def allocate(
+    fit_file: FitFile = None,
+    constants: Constants = None,
+    compute: Annotated[float | None, typer.Option("-C", "--compute", help="Budget in FLOP.")] = None,
+    pf_days: Annotated[float | None, typer.Option(help="Budget in PF-days.")] = None,
+    gpu_hours: Annotated[float | None, typer.Option(help="Budget in GPU-hours; needs --flops-per-second.")] = None,
+    flops_per_second: Annotated[float | None, typer.Option(help="Sustained FLOP/s of one GPU.")] = None,
+    batch: Annotated[str, typer.Option(help="`critical`, or tokens per step.")] = "critical",
+    as_json: Json = False,
+) -> None:
+    """Compute-optimal N, D, B, S and loss for a budget.
+
+    Example: scaling-sim allocate fit.nc --compute 5.76e23
+    """
+    import scaling_sim as ss
+
+    budget = {"compute": compute, "pf_days": pf_days, "gpu_hours": gpu_hours, "flops_per_second": flops_per_second}
+    size = batch if batch == "critical" else _number("--batch", batch)
+    _predicted(ss.allocate(_fit_or_constants(fit_file, constants), batch=size, **_given(budget)), as_json)
+
+
+@app.command()
+def crossover(
+    fit_file: FitFile = None,
+    constants: Constants = None,
+    method: Annotated[str, typer.Option(help="`appendix-b` or `frontier`.")] = "appendix-b",
+    as_json: Json = False,
+) -> None:
+    """Where the compute law and the data law contradict each other (Kaplan et al. 2020, section 6.3).
+
+    Example: scaling-sim crossover --constants kaplan-table6
+    """
+    import scaling_sim as ss
+
+    source = _fit_or_constants(fit_file, constants)
+    _predicted(ss.crossover(source, **({"method": method} if constants is None else {})), as_json)
+
+
+@app.command()
+def design(
+    fit_file: FitFile = None,
+    compute: Annotated[float | None, typer.Option("-C", "--compute", help="The target: N* at this budget, FLOP.")] = None,
+    budget: Annotated[float | None, typer.Option(help="FLOP to spend on the next runs.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Which runs to make next so that N* at a budget becomes surer.
+
+    Example: scaling-sim design fit.nc --compute 1e22 --budget 1e20
+    """
+    import scaling_sim as ss
+
+    if compute is None or budget is None:
+        raise ConfigError("design needs the target --compute and the --budget of the next runs, both in FLOP")
+    _predicted(ss.design(_fit_or_constants(fit_file, None), compute=compute, budget=budget), as_json)
+
+
+# ------------------------------------------------------------------------------------------------ report, backends
+
+
+@app.command()
+def report(
+    source: Annotated[Path, typer.Argument(help="Study folder or a saved fit.")],
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+) -> None:
+    """One self-contained HTML file about a study or a single fit.
+
+    Example: scaling-sim report fit.nc --out report.html
+    """
+    from scaling_sim.study import report_on
+
+    print(report_on(source, out, command=_command()))
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(help="`kaplan-arithmetic`: the paper's printed values beside its constants' own.")],
+    as_json: Json = False,
+) -> None:
+    """A published result: its values beside ours.
+
+    Example: scaling-sim reproduce kaplan-arithmetic
+    """
+    from scaling_sim.study.reproduce import reproduce as run
+
+    table = run(name)
+    _show({"name": name, "rows": table.to_dict(orient="records")}, as_json, lambda: table.to_string(index=False))
+
+
+@app.command()
+def backends(as_json: Json = False) -> None:
+    """What can train here, and why the rest cannot.
+
+    Example: scaling-sim backends
+    """
+    import scaling_sim as ss
+
+    found = ss.backends()
+    facts = {
+        info.name: {"available": info.available, "devices": list(info.devices), "reason": info.reason} for info in found
+    }
+    lines = [f"{info.name:8s} {', '.join(info.devices) if info.available else f'not here: {info.reason}'}" for info in found]
+    _show(facts, as_json, lambda: "\n".join(lines))
+
+
+# ------------------------------------------------------------------------------------------------ shared by the verbs
+
+
+def _read(source: Path, columns: str | None) -> Any:
+    from scaling_sim.runs import parse_columns, read_runs
+
+    mapping = parse_columns(columns) if columns else None
+    if str(source) == "-":
+        import pandas as pd
+
+        return read_runs(pd.read_csv(sys.stdin), columns=mapping)
+    return read_runs(source, columns=mapping)
+
+
+def _fit_or_constants(fit_file: Path | None, constants: str | None) -> Posterior | ConstantSet:
+    import scaling_sim as ss
+
+    if (fit_file is None) == (constants is None):
+        raise ConfigError("give a saved fit (FIT.nc) or --constants NAME, one of the two")
+    chosen: Posterior | ConstantSet = ss.constants(constants) if constants else ss.load_fit(fit_file)
+    return chosen
+
+
+def _parameters(pairs: list[str]) -> dict[str, float]:
+    split = [pair.partition("=") for pair in pairs]
+    return {name.strip(): _number(f"-p {name}", value) for name, _, value in split}
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{option} must be a number, got {text!r}") from None
+
+
+def _given(options: Mapping[str, float | None]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _predicted(prediction: Any, as_json: bool) -> None:
+    facts = prediction.to_json()
+    _show(facts, as_json, lambda: _lines(facts))
+    _exit_unless(facts.get("converged", True) is not False)
+
+
+def _show(facts: Mapping[str, Any], as_json: bool, text: Callable[[], str]) -> None:
+    print(json.dumps(facts, allow_nan=False, default=str) if as_json else text())
+
+
+def _lines(facts: Mapping[str, Any], indent: str = "") -> str:
+    return "\n".join(_line(key, value, indent) for key, value in facts.items())
+
+
+def _line(key: str, value: Any, indent: str) -> str:
+    if isinstance(value, Mapping) and "median" in value and "interval90" in value:
+        low, high = value["interval90"]
+        return f"{indent}{key:28s} {_short(value['median']):>11s}   90 %: {_short(low)} to {_short(high)}"
+    if isinstance(value, Mapping):
+        return f"{indent}{key}:\n{_lines(value, indent + '  ')}" if value else f"{indent}{key:28s} none"
+    return f"{indent}{key:28s} {_short(value)}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _describe_fit(posterior: Posterior) -> str:
+    counts = f"{posterior.n_used} rows used, {posterior.n_dropped} left out"
+    table = posterior.summary().to_string(float_format=lambda value: f"{value:.4g}")
+    return f"{posterior.law_name}: {counts}\n\n{table}\n\n{posterior.diagnostics.verdict}"
+
+
+def _first_line(law: Any) -> str:
+    return (type(law).__doc__ or "").strip().splitlines()[0]
+
+
+def _exit_unless(converged: bool) -> None:
+    if not converged:
+        _say("warning: the posterior did not converge; do not rely on these numbers")
+        raise typer.Exit(3)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _command() -> str:
+    return shlex.join(["scaling-sim", *sys.argv[1:]])
+
+
+def _warn(message: Warning | str, *_: Any) -> None:
+    _say(f"warning: {message}")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: turns errors into one line on stderr and an exit code."""
+    warnings.showwarning = _warn
+    try:
+        app()
+    except ScalingSimError as error:
+        _say(f"error: {error}")
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, EOFError):
+        _say("interrupted; the same command again resumes")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
