@@ -49,12 +49,12 @@ class Allocation:
     compute : (k,) array
         Budgets, FLOP paid.
     draws : dict of (n_draws, k) arrays
-        N, D (tokens processed, all of them fresh: B·S), loss, C, and where the law knows batches B, S, C_min, S_min, B_crit.
+        N, D (tokens processed, all fresh: B·S), loss, C, and where the law knows batches B, S, C_min, S_min, B_crit.
     batch : "critical" or float
         The batch policy: B = B_crit(loss), or a number of tokens.
     beyond_backtest : (k,) bool array
-        The budget lies further from the runs than a back-test of N* reached. Allocation has had none yet, so this is true
-        of every budget above the largest run's.
+        The budget lies further from the runs than a back-test of N* reached. There is none yet: true of every
+        budget above the largest run's.
     """
 
     compute: Array
@@ -204,8 +204,8 @@ def allocate(
     Parameters
     ----------
     fit : Posterior or ConstantSet
-        Of law ``kaplan``, ``kaplan-floor`` (Kaplan et al. 2020, Appendix B), ``chinchilla`` or ``data-constrained`` (Hoffmann
-        et al. 2022, approach 3; every token fresh), or a published frontier such as ``kaplan-table6``.
+        Of law ``kaplan``, ``kaplan-floor`` (Kaplan et al. 2020, Appendix B), ``chinchilla`` or ``data-constrained``
+        (Hoffmann et al. 2022, approach 3; every token fresh), or a published frontier such as ``kaplan-table6``.
     compute, pf_days, gpu_hours, money
         One budget or an array of them: see `scaling_sim.predict.budget.budget_flops`.
     batch : "critical" or float
@@ -267,7 +267,7 @@ def _allocate_kaplan(fit: Fit, C: Array, batch: Batch) -> tuple[dict[str, Array]
 
     def valley(share: float) -> tuple[Array, Array]:
         loss = point.loss * (1 + share)
-        critical = frontier.B_star * loss ** (-1 / frontier.alpha_B)
+        critical = frontier.critical_batch(loss)
         batch_sum = 2 * critical if batch == "critical" else float(batch) + critical
         f = frontier
         return kaplan_valley(f.N_c, f.alpha_N, f.S_c, f.alpha_S, f.E, batch_sum=batch_sum, C=C, loss=loss)

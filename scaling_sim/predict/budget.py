@@ -44,7 +44,7 @@ def budget_flops(
     name = chosen[0]
     value = np.asarray(given[name], dtype=np.float64)
     if not np.all(np.isfinite(value) & (value > 0)):
-        raise ConfigError(f"{name} must be positive and finite, got {given[name]}")
+        raise ConfigError(f"{name} must be positive and finite, got {value}")
     if name == "compute":
         return value
     if name == "pf_days":

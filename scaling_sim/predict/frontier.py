@@ -1,14 +1,14 @@
 """The compute-efficient frontier of Kaplan's joint system, explicit in N (Kaplan et al. 2020, Appendix B).
 
-At fixed compute the best N satisfies (B.4), (αN/αS)·(N_c/N)^αN = (S_c/S_min)^αS; the batch does not enter, because the loss
-inside B_crit(L) is stationary there. With x = (N_c/N)^αN and r = αN/αS all else on the frontier follows from N::
+At fixed compute the best N satisfies (B.4), (αN/αS)·(N_c/N)^αN = (S_c/S_min)^αS; the batch does not enter, because the
+loss inside B_crit(L) is stationary there. With x = (N_c/N)^αN and r = αN/αS all else on the frontier follows from N::
 
-    L = E + (1 + r)·x                   (B.5)
+    L − E = (1 + r)·x                   (B.5)
     S_min = S_c·(r·x)^(-1/αS)
-    B_crit = B*/L^(1/αB)                (1.4)
+    B_crit = B*/(L − E)^(1/αB)          (1.4)
     C_min = 6·N·B_crit·S_min            C = 6·N·S_min·(B + B_crit)      (5.4)
 
-so allocation is one monotone equation in ln N, also with an entropy floor E, where no closed form exists.
+so allocation at any batch is one monotone equation in ln N. An entropy floor E shifts the loss and nothing else.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling_sim.laws.kaplan import critical_batch
 from scaling_sim.predict.source import Array, Fit, columns_of
 
 Batch = Literal["critical"] | float
@@ -72,15 +73,19 @@ class KaplanFrontier:
         converged = np.exp(self.alpha_N * (np.log(self.N_c) - log_N))
         loss = self.E + (1 + ratio) * converged
         S_min = self.S_c * (ratio * converged) ** (-1 / self.alpha_S)
-        B_crit = self.B_star * loss ** (-1 / self.alpha_B)
+        B_crit = self.critical_batch(loss)
         N = np.exp(log_N)
         return FrontierPoint(N, loss, S_min, B_crit, 6 * N * B_crit * S_min)
+
+    def critical_batch(self, loss: Array) -> Array:
+        """B_crit in tokens at this loss (1.4)."""
+        return critical_batch(loss, {"E": self.E, "B_star": self.B_star, "alpha_B": self.alpha_B})
 
     def solve(self, compute: Array, batch: Batch = "critical") -> FrontierPoint:
         """Frontier at which ``compute`` (k,) FLOP are paid with this batch (tokens, or B_crit itself).
 
-        ln C grows in ln N with a slope between 1 + r and 1 + r + αN/αB, and is nearly straight: Newton needs a few steps.
-        Without a floor and at the critical batch it is straight, and one step is exact: (B.9).
+        ln C grows in ln N with a slope between 1 + r and 1 + r + αN/αB, so nearly straight: Newton needs few steps.
+        At the critical batch it is straight, and one step is exact: (B.9).
         """
         target = np.log(compute)
         log_N = np.log(self.N_c) + np.zeros_like(target)
@@ -96,9 +101,7 @@ class KaplanFrontier:
         """ln C paid and its derivative by ln N."""
         ratio = self.alpha_N / self.alpha_S
         log_x = self.alpha_N * (np.log(self.N_c) - log_N)
-        reducible = (1 + ratio) * np.exp(log_x)
-        loss = self.E + reducible
-        log_B = np.log(self.B_star) - np.log(loss) / self.alpha_B
+        log_B = np.log(self.B_star) - (np.log1p(ratio) + log_x) / self.alpha_B
         share: Array | float = 1.0
         log_sum = log_B + np.log(2.0)
         if batch != "critical":
@@ -106,13 +109,13 @@ class KaplanFrontier:
             share = np.exp(log_B - log_sum)
         log_S = np.log(self.S_c) - (np.log(ratio) + log_x) / self.alpha_S
         log_C = np.log(6.0) + log_N + log_S + log_sum
-        slope: NDArray[np.float64] = 1 + ratio + share * (self.alpha_N / self.alpha_B) * reducible / loss
+        slope: NDArray[np.float64] = 1 + ratio + share * self.alpha_N / self.alpha_B
         return log_C, slope
 
 
 @dataclass(frozen=True)
 class PowerFrontier:
-    """Published power laws of the frontier (Kaplan Table 6); N, B_crit, S_min at C_min in PF-days, (n_draws, 1) columns."""
+    """Published power laws of the frontier (Kaplan Table 6) in C_min/unit; (n_draws, 1) columns."""
 
     p: Mapping[str, Array]
     unit: float

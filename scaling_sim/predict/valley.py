@@ -11,8 +11,8 @@ Array = NDArray[np.float64]
 def two_roots(log_a: Array, alpha: Array, log_b: Array, beta: Array, target: Array) -> tuple[Array, Array]:
     """Return both roots u of exp(log_a − α·u) + exp(log_b + β·u) = target, elementwise.
 
-    The logarithm of the left side is convex in u, so Newton from outside, where one term alone reaches the target, comes
-    in monotonically from either side. NaN where the target lies below the minimum.
+    The logarithm of the left side is convex in u, so Newton from outside, where one term alone reaches the target,
+    comes in monotonically from either side. NaN where the target lies below the minimum.
     """
     log_t = np.log(target)
     low = _newton((log_a - log_t) / alpha, log_a, alpha, log_b, beta, log_t)
@@ -38,8 +38,8 @@ def kaplan_valley(
 ) -> tuple[Array, Array]:
     """Return the sizes between which L(N, S_min) stays at or below ``loss`` for C FLOP.
 
-    At a fixed loss B_crit is fixed, so (1.6) with S_min = C/(6·N·(B + B_crit)) is a sum of two powers of N. ``batch_sum`` is
-    B + B_crit(loss).
+    At a fixed loss B_crit is fixed, so (1.6) with S_min = C/(6·N·(B + B_crit)) is a sum of two powers of N.
+    ``batch_sum`` is B + B_crit(loss).
     """
     log_a = alpha_N * np.log(N_c)
     log_b = alpha_S * (np.log(6 * S_c) + np.log(batch_sum) - np.log(C))

@@ -1,0 +1,318 @@
+"""Where Kaplan's laws contradict each other (Kaplan et al. 2020, section 6.3): L(D(C_min)) meets L(C_min).
+
+Compute-efficient training in one pass uses D(C_min) = 2·B_crit·S_min tokens, and no model trained on D tokens beats
+L(D), the N → ∞ limit of (1.5). The efficient loss L(C_min) falls faster; where the two meet, a law must have broken. C*
+has no prediction interval here: its spread is that of the parameters alone, far outside the runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from scaling_sim.errors import ConfigError, DataError, LawError
+from scaling_sim.laws.constants import FRONTIER_LAW, PF_DAY
+from scaling_sim.predict.envelope import envelope_draws
+from scaling_sim.predict.overfit import THRESHOLD, data_needed
+from scaling_sim.predict.powerlaws import PowerLaws
+from scaling_sim.predict.quantity import Quantity
+from scaling_sim.predict.reach import Reach, efficient_range
+from scaling_sim.predict.source import Array, Fit, head
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scaling_sim.predict.backtest import Backtest
+
+Method = Literal["appendix-b", "frontier"]
+Draws = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Tension:
+    """The earlier point from which overfitting above ``threshold`` can no longer be avoided in one pass (6.6)."""
+
+    C: Quantity
+    N: Quantity
+    threshold: float
+
+    def to_json(self) -> dict[str, Any]:
+        """C_min in PF-days and N in parameters."""
+        pf_days = Quantity("C", self.C.draws / PF_DAY, "pf_days")
+        return {
+            "threshold": self.threshold,
+            "C_pf_days": pf_days.to_json(),
+            "C_flop": self.C.to_json(),
+            "N_parameters": self.N.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """Draws of the crossing point. A draw without one has C, N, D = +∞ and the loss of infinite compute.
+
+    Attributes
+    ----------
+    C, N, D, loss : Quantity
+        C_min in FLOP, parameters, tokens, nats per token, over all draws.
+    method : str
+        ``appendix-b`` (frontier from the joint parameters) or ``frontier`` (fitted power laws).
+    tension : Tension
+        Where the data for the overfitting threshold exceed D(C_min).
+    reach : Reach
+        How far this extrapolates, and how far a back-test reached.
+    parameters : dict of (n,) arrays
+        The draws behind it.
+    """
+
+    C: Quantity
+    N: Quantity
+    D: Quantity
+    loss: Quantity
+    method: str
+    tension: Tension
+    reach: Reach
+    parameters: dict[str, Array]
+    header: dict[str, Any]
+
+    @property
+    def probability_none(self) -> float:
+        """Share of draws in which the laws never contradict each other."""
+        return float(np.mean(np.isinf(self.C.draws)))
+
+    @property
+    def quantities(self) -> dict[str, Quantity]:
+        """C in PF-days and FLOP, N, D and loss over all draws, by JSON key."""
+        pf_days = Quantity("C", self.C.draws / PF_DAY, "pf_days")
+        return {f"{q.name}_{q.unit}": q for q in (pf_days, self.C, self.N, self.D, self.loss)}
+
+    def conditional(self) -> dict[str, Quantity]:
+        """Return the same quantities over the draws that do cross; empty if none does."""
+        crosses = np.isfinite(self.C.draws)
+        if not crosses.any():
+            return {}
+        return {key: Quantity(q.name, q.draws[crosses], q.unit) for key, q in self.quantities.items()}
+
+    @property
+    def decades_beyond_runs(self) -> Quantity:
+        """How many decades of C_min lie between the largest run and C*; NaN if the runs are unknown."""
+        return self.reach.decades(self.C)
+
+    @property
+    def beyond_backtest(self) -> bool:
+        """True if the median C* lies beyond 1.5 times the decades that the back-test reached."""
+        return self.reach.beyond(self.C.median)
+
+    def sensitivity(self) -> pd.DataFrame:
+        """Sensitivity of ln C* to each parameter.
+
+        ``elasticity`` is ∂ ln C*/∂ ln θ, the median over crossing draws; ``standardised`` is that times the posterior
+        sd of ln θ (what this parameter alone would do); ``rank_correlation`` is Spearman's between θ and C* over all
+        draws, those without a crossing ranked highest (what it does together with the parameters that move along).
+        """
+        import pandas as pd
+
+        rows = [{"parameter": name, **entry} for name, entry in self._sensitivities().items()]
+        return pd.DataFrame(rows)
+
+    def _sensitivities(self) -> dict[str, dict[str, float]]:
+        answer = {}
+        for name, values in self.parameters.items():
+            elasticity = _elasticity(self.parameters, name)
+            if elasticity is None:
+                continue
+            spread = float(np.std(np.log(values)))
+            answer[name] = {
+                "elasticity": elasticity,
+                "sd_log": spread,
+                "standardised": elasticity * spread,
+                "rank_correlation": _rank_correlation(values, self.C.draws),
+            }
+        return answer
+
+    def to_json(self) -> dict[str, Any]:
+        """Quantities over all draws, those given a crossing beside them, and how far all this extrapolates."""
+        return {
+            **self.header,
+            "method": self.method,
+            **{key: q.to_json() for key, q in self.quantities.items()},
+            "probability_none": self.probability_none,
+            "given_a_crossing": {key: q.to_json() for key, q in self.conditional().items()},
+            "tension": self.tension.to_json(),
+            "sensitivity": {
+                name: {key: _finite(x) for key, x in entry.items()} for name, entry in self._sensitivities().items()
+            },
+            **self.reach.to_json(self.C),
+            "beyond_backtest": self.beyond_backtest,
+        }
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per quantity, over all draws and over those that cross."""
+        import pandas as pd
+
+        rows = [
+            (key, over, q.median, *q.interval(0.5), *q.interval(0.9))
+            for over, table in (("all draws", self.quantities), ("given a crossing", self.conditional()))
+            for key, q in table.items()
+        ]
+        return pd.DataFrame(rows, columns=["quantity", "over", "median", "lo50", "hi50", "lo90", "hi90"])
+
+    def _repr_html_(self) -> str:
+        table = self.to_dataframe().to_html(index=False, float_format=lambda x: f"{x:.4g}")
+        return f"<p>No crossing in {self.probability_none:.1%} of the draws.</p>{table}"
+
+
+def crossover(
+    fit: Fit,
+    method: Method | None = None,
+    *,
+    threshold: float = THRESHOLD,
+    backtest: Backtest | None = None,
+    seed: int = 0,
+) -> Crossover:
+    """Return where L(C_min) and L(D(C_min)) cross, for every draw.
+
+    Parameters
+    ----------
+    fit : Posterior or ConstantSet
+        Of law ``kaplan`` or ``kaplan-floor``, or a published frontier (``kaplan-table6``, ``kaplan-eq6.7``, …).
+    method : "appendix-b" or "frontier", optional
+        Frontier from the joint draws (default for laws), or power laws L(C_min) and N(C_min) fitted to the lower
+        envelope of the runs, bootstrapped over runs (the only one for published frontiers).
+    threshold : float
+        Relative overfitting δL that defines the tension point; published frontiers print theirs (4.4).
+    backtest : Backtest, optional
+        How far the user's own runs could check extrapolation.
+    seed : int
+        Of the bootstrap.
+
+    Raises
+    ------
+    LawError
+        If the law knows one pass over the data only and so cannot contradict itself.
+    DataError
+        If L(D(C)) is not below L(C_min) inside the runs: the two curves come from different recipes.
+    """
+    chosen = _method(fit, method)
+    if not 0 < threshold < 1:
+        raise ConfigError(f"threshold is a share of the loss and must lie between 0 and 1, got {threshold}")
+    span = efficient_range(fit)
+    draws: Draws = {name: np.asarray(values, dtype=np.float64) for name, values in fit.draws.items()}
+    if chosen == "frontier" and fit.law_name != FRONTIER_LAW:
+        draws = envelope_draws(fit, np.random.default_rng(seed))
+    lines = PowerLaws.of(draws)
+    _require_one_recipe(lines, span)
+    log_C = lines.log_crossing()
+    with np.errstate(over="ignore"):
+        return Crossover(
+            C=Quantity("C", np.exp(log_C), "flop"),
+            N=Quantity("N", _exp_line(lines.N, log_C), "parameters"),
+            D=Quantity("D", _exp_line(lines.D, log_C), "tokens"),
+            loss=Quantity("loss", lines.floor + _exp_line(lines.loss, log_C), "nats"),
+            method=chosen,
+            tension=_tension(lines, draws, threshold),
+            reach=Reach.of(span, backtest),
+            parameters=dict(draws),
+            header=head(fit),
+        )
+
+
+def _method(fit: Fit, method: Method | None) -> Method:
+    if method not in (None, "appendix-b", "frontier"):
+        raise ConfigError(f"method must be 'appendix-b' or 'frontier', got {method!r}")
+    if fit.law_name == FRONTIER_LAW:
+        if method == "appendix-b":
+            raise LawError(
+                f"{fit.law_name!r} prints fitted power laws, not the parameters of Appendix B: method='frontier'"
+            )
+        return "frontier"
+    if fit.law_name not in ("kaplan", "kaplan-floor"):
+        raise LawError(
+            f"no crossover from {fit.law_name!r}: {_why_none(fit.law_name)}. It needs a joint 'kaplan' fit, whose L(D) "
+            "and L(C_min) come from different runs and can contradict each other"
+        )
+    return method or "appendix-b"
+
+
+def _why_none(law_name: str) -> str:
+    reasons = {
+        "kaplan-nd": "it knows early-stopped runs only, not what a compute-efficient run reaches",
+        "kaplan-ns": "it knows learning curves only, not the limit L(D) that data set",
+        "critical-batch": "it is not a law of the loss in N or D",
+    }
+    single_epoch = (
+        "it describes one pass over fresh tokens, so its loss at (N, D) and at C is one formula and cannot disagree"
+    )
+    return reasons.get(law_name, single_epoch)
+
+
+def _require_one_recipe(lines: PowerLaws, span: tuple[float, float] | None) -> None:
+    """Refuse if, inside the runs, half of the draws say that L(D(C)) is not below L(C_min)."""
+    for C in span or ():
+        margin = float(np.median(lines.margin(np.log(C))))
+        if margin <= 0:
+            raise DataError(
+                f"recipes differ: inside the runs, at C_min = {C:.3g} FLOP, L(D(C)) must lie below L(C_min), but is "
+                f"{np.expm1(-margin):.1%} above it (median). Train both by one recipe, but for repetition and dropout"
+            )
+
+
+def _exp_line(line: Callable[[Any], Any], log_C: Array) -> Array:
+    return np.asarray(np.exp(line(log_C)), dtype=np.float64)
+
+
+def _tension(lines: PowerLaws, draws: Draws, threshold: float) -> Tension:
+    """First C_min at which the data needed for δL ≤ threshold exceed D(C_min), by bisection over ln C."""
+    published = "overfit_coefficient" in draws
+
+    def needed(log_N: Array) -> Array:
+        if published:
+            return np.asarray(np.log(draws["overfit_coefficient"]) + draws["overfit_exponent"] * log_N)
+        return np.asarray(np.log(data_needed(np.exp(log_N), draws, threshold)))
+
+    low, high = np.zeros_like(lines.N.at), np.full_like(lines.N.at, np.log(1e45))
+    never = needed(lines.N(high)) < lines.D(high)
+    for _ in range(70):
+        middle = (low + high) / 2
+        tense = needed(lines.N(middle)) >= lines.D(middle)
+        low, high = np.where(tense, low, middle), np.where(tense, middle, high)
+    log_C = np.where(never, np.inf, high)
+    return Tension(
+        Quantity("C", np.exp(log_C), "flop"),
+        Quantity("N", _exp_line(lines.N, log_C), "parameters"),
+        _used(published, threshold),
+    )
+
+
+def _used(published: bool, threshold: float) -> float:
+    return THRESHOLD if published else threshold
+
+
+def _elasticity(draws: Draws, name: str, step: float = 1e-5) -> float | None:
+    """Median of ∂ ln C*/∂ ln θ over crossing draws; None for constants that C* does not depend on."""
+    up, down = ({**draws, name: draws[name] * np.exp(s)} for s in (step, -step))
+    high, low = PowerLaws.of(up).log_crossing(), PowerLaws.of(down).log_crossing()
+    crosses = np.isfinite(high) & np.isfinite(low)
+    if not crosses.any():
+        return float("nan")
+    change = (high[crosses] - low[crosses]) / (2 * step)
+    return float(np.median(change)) if np.any(change != 0) else None
+
+
+def _rank_correlation(x: Array, y: Array) -> float:
+    """Spearman's rank correlation with mid-ranks (draws tied at +∞ count as equal); NaN if either is constant."""
+    a, b = _mid_ranks(x), _mid_ranks(y)
+    spread = a.std() * b.std()
+    return float(np.mean((a - a.mean()) * (b - b.mean())) / spread) if spread > 0 else float("nan")
+
+
+def _mid_ranks(x: Array) -> Array:
+    _, group, counts = np.unique(x, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[group.ravel()]
+
+
+def _finite(x: float) -> float | None:
+    return x if np.isfinite(x) else None

@@ -1,0 +1,93 @@
+"""Power laws fitted to the lower envelope of a user's own runs: L(C_min) and N(C_min), bootstrapped over runs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scaling_sim.errors import DesignError
+from scaling_sim.laws.constants import PF_DAY
+from scaling_sim.laws.kaplan import critical_batch
+from scaling_sim.predict.source import Array, Fit
+
+MIN_POINTS = 4
+BINS_PER_DECADE = 4
+
+
+def envelope_draws(fit: Fit, rng: np.random.Generator, num_draws: int = 1000) -> dict[str, Array]:
+    """Return draws of a fitted frontier: alpha_C_min, C_c_min, N_e, p_N, D_e, p_D (C_min in PF-days), L(D) of the fit.
+
+    Each draw takes one posterior draw (for B_crit in (5.5), for L(D) and for the floor) and one resample of the runs
+    with replacement; the frontier is then the least loss in each of 4 bins per decade of C_min, and both lines are
+    least squares in logs. D = 2·C_min/(6·N): one pass at the critical batch.
+
+    Raises
+    ------
+    DesignError
+        If fewer than four bins hold a frontier point, or the envelope does not fall.
+    """
+    runs = getattr(fit, "runs", None)
+    if runs is None:
+        raise DesignError("method='frontier' fits the envelope of runs, and published constants come without runs")
+    use = ~runs.stopped & np.isfinite(runs.B) & (runs.C > 0) & (runs.N > 0) & np.isfinite(runs.loss)
+    names, group = np.unique(runs.run[use], return_inverse=True)
+    if len(names) < MIN_POINTS:
+        raise DesignError(
+            f"a frontier needs at least {MIN_POINTS} single-pass runs with a known batch, got {len(names)}"
+        )
+    N, B, C, loss = (np.asarray(column[use], dtype=np.float64) for column in (runs.N, runs.B, runs.C, runs.loss))
+    total = len(next(iter(fit.draws.values())))
+    picks = rng.choice(total, size=min(num_draws, total), replace=False)
+    frontiers = []
+    for pick in picks:
+        p = {name: float(values[pick]) for name, values in fit.draws.items()}
+        kept = np.isin(group.ravel(), rng.integers(len(names), size=len(names)))
+        frontiers.append(_fit_frontier(N[kept], B[kept], C[kept], loss[kept], p))
+    found = np.array([f for f in frontiers if f is not None])
+    if len(found) < 0.9 * len(picks):
+        raise DesignError(
+            f"the runs show no compute frontier: the least losses must fill {MIN_POINTS} bins of C_min and "
+            f"fall; this held in {len(found)} of {len(picks)} resamples. Run more sizes over a wider range of compute"
+        )
+    return _named(
+        found, {n: np.asarray(v)[picks] for n, v in fit.draws.items()}, np.array([f is not None for f in frontiers])
+    )
+
+
+def _fit_frontier(N: Array, B: Array, C: Array, loss: Array, p: dict[str, float]) -> tuple[float, ...] | None:
+    """Slopes and intercepts at 1 PF-day of ln(L − E) and ln N against ln C_min; None without a frontier."""
+    reducible = loss - p.get("E", 0.0)
+    above = reducible > 0
+    if above.sum() < MIN_POINTS:
+        return None
+    log_C = np.log(C[above] / (1 + B[above] / critical_batch(loss[above], p)) / PF_DAY)
+    log_L, log_N = np.log(reducible[above]), np.log(N[above])
+    best = _lower_envelope(log_C, log_L)
+    if len(best) < MIN_POINTS:
+        return None
+    slope_L, at_L = np.polyfit(log_C[best], log_L[best], 1)
+    slope_N, at_N = np.polyfit(log_C[best], log_N[best], 1)
+    return (float(slope_L), float(at_L), float(slope_N), float(at_N)) if slope_L < 0 else None
+
+
+def _lower_envelope(log_C: Array, log_L: Array) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Indices of the least loss per bin that is also lower than every loss at less compute."""
+    bins = np.floor(log_C / np.log(10) * BINS_PER_DECADE)
+    order = np.lexsort((log_L, bins))
+    first = order[np.r_[True, bins[order][1:] != bins[order][:-1]]]
+    lowest_before = np.minimum.accumulate(np.r_[np.inf, log_L[first][:-1]])
+    return np.asarray(first[log_L[first] < lowest_before], dtype=np.int64)
+
+
+def _named(found: Array, draws: dict[str, Array], ok: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> dict[str, Array]:
+    slope_L, at_L, slope_N, at_N = found.T
+    limits = ("alpha_N", "N_c", "alpha_D", "D_c", "E")
+    kept: dict[str, Array] = {name: values[ok] for name, values in draws.items() if name in limits}
+    return {
+        "alpha_C_min": -slope_L,
+        "C_c_min": np.exp(at_L / -slope_L),
+        "N_e": np.exp(at_N),
+        "p_N": slope_N,
+        "D_e": PF_DAY / 3 / np.exp(at_N),
+        "p_D": 1 - slope_N,
+        **kept,
+    }
