@@ -1,5 +1,7 @@
 """Train sweeps: schedules, cohorts, checkpoints, and the driver that resumes what was interrupted."""
 
+from scaling_sim.training.calibrate import Machine as Machine
+from scaling_sim.training.calibrate import measure_machine as measure_machine
 from scaling_sim.training.estimate import Estimate as Estimate
 from scaling_sim.training.estimate import Speed as Speed
 from scaling_sim.training.estimate import estimate_seconds as estimate_seconds

@@ -51,12 +51,15 @@ class Estimate:
         Wall time with ``num_workers`` workers, longest cohort first.
     flops : float
         Training FLOPs, exact count.
+    plans : tuple of CohortPlan
+        Most expensive first.
     cohort_seconds : dict
         Cohort id → seconds of one worker, evaluations included.
     """
 
     seconds: float
     flops: float
+    plans: tuple[CohortPlan, ...]
     cohort_seconds: Mapping[str, float]
     num_workers: int
 
@@ -64,7 +67,13 @@ class Estimate:
 def estimate_seconds(plans: Sequence[CohortPlan], speed: Speed, num_workers: int = 1) -> Estimate:
     """Expected time and FLOPs of the cohorts ``plans`` on workers of the given speed."""
     seconds = {plan.id: cohort_seconds(plan, speed) for plan in plans}
-    return Estimate(makespan(seconds.values(), num_workers), sum(plan.flops for plan in plans), seconds, num_workers)
+    return Estimate(
+        seconds=makespan(seconds.values(), num_workers),
+        flops=sum(plan.flops for plan in plans),
+        plans=tuple(plans),
+        cohort_seconds=seconds,
+        num_workers=num_workers,
+    )
 
 
 def cohort_seconds(plan: CohortPlan, speed: Speed, *, evaluations: bool = True) -> float:

@@ -22,7 +22,7 @@ from scaling_sim.runs.record import CurvePoint, RunRecord
 from scaling_sim.training.checkpoint import Arrays, read_checkpoint, sweep_orphans, write_checkpoint
 from scaling_sim.training.evaluation import NOISE_BATCHES, evaluation_windows, noise_sequences
 from scaling_sim.training.job import Job
-from scaling_sim.training.member import Memory, Run
+from scaling_sim.training.member import Memory, Place, Run, versions
 from scaling_sim.training.noise_scale import two_batch_estimate
 from scaling_sim.training.schedule import learning_rate, learning_rates
 
@@ -127,7 +127,7 @@ class CohortLoop:
         Who computes.
     listener : Listener
     checkpoint_seconds : float
-        Least time between two checkpoints; writing them takes at most a fiftieth of the time.
+        Least time between two checkpoints, of which writing takes at most a fiftieth; 0 writes one after every chunk.
     chunk_seconds : float
         Length aimed at for one chunk.
     """
@@ -145,7 +145,7 @@ class CohortLoop:
         chunk_seconds: float = CHUNK_SECONDS,
     ) -> None:
         self.task, self.splits, self.listener = task, splits, listener
-        self.place = (backend.name, device, str(precision))
+        self.place = Place(backend.name, device, precision, versions(backend))
         self.checkpoint_seconds, self.chunk_seconds = checkpoint_seconds, chunk_seconds
         self.trainer: Trainer = backend.start(task.cohort(), splits, device, precision)
         self.step = task.first_step
@@ -154,7 +154,7 @@ class CohortLoop:
         self.runs = [Run(i, job, memories.get(job.run_id) or Memory(), num_splits) for i, job in enumerate(task.jobs)]
         self.windows = {run.num_windows: evaluation_windows(splits, run.config) for run in self.runs}
         self.saved_at, self.saved_step, self.save_cost = time.monotonic(), self.step, 0.0
-        self.chunk, self.rate = 2, 0.0
+        self.chunk, self.rate, self.warm = 2, 0.0, False
 
     def run(self) -> bool:
         """Train; True if every member has ended, False if the listener asked to stop (the state is then saved)."""
@@ -239,7 +239,7 @@ class CohortLoop:
         self.runs = [run for run in self.runs if not run.finished]
         self.trainer.retire([run.id for run in ended])
         for run in ended:
-            self.listener.finished(run.record(self.step, *self.place))
+            self.listener.finished(run.record(self.step, self.place))
 
     # Time ---------------------------------------------------------------------------------------------------------
 
@@ -248,7 +248,9 @@ class CohortLoop:
         for run in self.runs:
             run.memory.seconds += seconds / num_live
         speed = num_steps * num_live * self.runs[0].recipe.batch_tokens / max(seconds, 1e-9)
-        self.rate = speed if self.rate == 0.0 else 0.7 * self.rate + 0.3 * speed
+        if self.warm:  # the first chunk may compile
+            self.rate = speed if self.rate == 0.0 else 0.7 * self.rate + 0.3 * speed
+        self.warm = True
         wanted = num_steps * self.chunk_seconds / max(seconds, 1e-9)
         self.chunk = int(np.clip(wanted, 1, 2 * self.chunk))
 
@@ -288,7 +290,7 @@ class CohortLoop:
         return memories
 
     def _save_if_due(self) -> None:
-        wait = max(self.checkpoint_seconds, 50 * self.save_cost)
+        wait = max(self.checkpoint_seconds, 50 * self.save_cost) if self.checkpoint_seconds else 0.0
         if self.runs and time.monotonic() - self.saved_at >= wait:
             self.save()
 

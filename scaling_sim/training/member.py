@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib
 import math
 import platform
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling_sim.data.batches import Batches
+from scaling_sim.engine.cohort import Precision
+from scaling_sim.engine.protocol import Backend
 from scaling_sim.model.count import flops_per_token
 from scaling_sim.runs.record import CurvePoint, RunRecord, Status
 from scaling_sim.training.evaluation import evaluation_steps, noise_sequences, num_test_windows
@@ -21,6 +25,16 @@ DIVERGED_ABOVE = 1.5
 """Nats above ln(V), the loss of a uniform guess."""
 DIVERGED_STEPS = 50
 """Consecutive steps above that limit after which a run counts as diverged."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run was computed."""
+
+    backend: str
+    device: str
+    precision: Precision
+    versions: dict[str, str]
 
 
 class Memory(msgspec.Struct):
@@ -130,7 +144,7 @@ class Run:
         """Mean training loss since the last evaluation, nats."""
         return self.memory.loss_sum / self.memory.loss_count if self.memory.loss_count else math.nan
 
-    def record(self, step: int, backend: str, device: str, precision: str) -> RunRecord:
+    def record(self, step: int, place: Place) -> RunRecord:
         """The run as it is stored, after ``step`` updates (those of a branch's parent included)."""
         memory = self.memory
         return RunRecord(
@@ -139,19 +153,20 @@ class Run:
             purposes=self.job.purposes,
             status=self.status,
             curve=tuple(memory.curve),
-            backend=backend,
-            device=device,
-            precision=precision,
+            backend=place.backend,
+            device=place.device,
+            precision=place.precision,
             seconds=memory.seconds,
             flops=step * self.recipe.batch_tokens * flops_per_token(self.config.shape, "exact"),
             best=memory.best,
             message=self.message,
-            versions=versions(),
+            versions=place.versions,
         )
 
 
-def versions() -> dict[str, str]:
-    """Versions that a run's numbers depend on."""
+def versions(backend: Backend) -> dict[str, str]:
+    """Versions that a run's numbers depend on, and what the backend says of itself (``describe()``, if it has one)."""
     names = ("scaling_sim", "numpy")
     found = {name: str(getattr(importlib.import_module(name), "__version__", "unknown")) for name in names}
-    return {**found, "python": platform.python_version()}
+    describe: Callable[[], dict[str, str]] | None = getattr(backend, "describe", None)
+    return {**found, "python": platform.python_version(), **(describe() if describe else {})}

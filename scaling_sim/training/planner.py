@@ -223,10 +223,10 @@ def _device(
 
 def worker_environment(placement: Placement, num_workers: int) -> dict[str, str]:
     """Variables for a worker process: threads for its share of the cores, and what the backend asks for."""
-    threads = "1" if placement.on_gpu or num_workers < 1 else str(max(1, num_cores() // num_workers))
+    threads = 1 if placement.on_gpu else max(1, num_cores() // max(1, num_workers))
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-    ask: Callable[[], Mapping[str, str]] | None = getattr(placement.backend, "worker_environment", None)
-    return {**dict.fromkeys(names, threads), **(ask() if ask else {})}
+    ask: Callable[[int], Mapping[str, str]] | None = getattr(placement.backend, "worker_environment", None)
+    return {**dict.fromkeys(names, str(threads)), **(ask(threads) if ask else {})}
 
 
 def num_cores() -> int:

@@ -87,7 +87,7 @@ def run_sweep(
     folder = None if checkpoints is None else writable_folder(checkpoints)
     _check_checkpoints(folder, todo)
     placement = choose_backend(plan_cohorts(todo, max_members=1), backend, device, precision)
-    num_workers = min(_num_workers(workers, placement), len(todo))
+    num_workers = min(default_workers(workers, placement), len(todo))
     driver = Driver(
         todo,
         store,
@@ -139,7 +139,8 @@ def start_executor(
     return LocalProcesses(setup, num_workers, worker_environment(placement, num_workers))
 
 
-def _num_workers(workers: int | None, placement: Placement) -> int:
+def default_workers(workers: int | None, placement: Placement) -> int:
+    """``workers``, or one per core on the CPU and none on a GPU."""
     return (0 if placement.on_gpu else num_cores()) if workers is None else workers
 
 
