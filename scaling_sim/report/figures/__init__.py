@@ -1,0 +1,24 @@
+"""Figures of a report, each ``figure_NAME(data) -> ReportFigure`` (a matplotlib ``Figure`` with ``.to_dataframe()``).
+
+Public as ``scaling_sim.plot``. A figure whose data do not exist raises `NothingToShow`, whose message says what is missing.
+"""
+
+from scaling_sim.report.figures.canvas import NothingToShow as NothingToShow
+from scaling_sim.report.figures.canvas import ReportFigure as ReportFigure
+from scaling_sim.report.figures.checks import figure_predictive_check as figure_predictive_check
+from scaling_sim.report.figures.checks import figure_residuals as figure_residuals
+from scaling_sim.report.figures.final import figure_allocation as figure_allocation
+from scaling_sim.report.figures.final import figure_final_fit as figure_final_fit
+from scaling_sim.report.figures.frontier import figure_best_size as figure_best_size
+from scaling_sim.report.figures.frontier import figure_crossover as figure_crossover
+from scaling_sim.report.figures.frontier import figure_slices as figure_slices
+from scaling_sim.report.figures.laws import figure_overfitting as figure_overfitting
+from scaling_sim.report.figures.laws import figure_power_laws as figure_power_laws
+from scaling_sim.report.figures.laws import figure_two_variables as figure_two_variables
+from scaling_sim.report.figures.posterior import figure_corner as figure_corner
+from scaling_sim.report.figures.posterior import figure_traces as figure_traces
+from scaling_sim.report.figures.svg import to_png as to_png
+from scaling_sim.report.figures.svg import to_svg as to_svg
+from scaling_sim.report.figures.training import figure_batch_sweep as figure_batch_sweep
+from scaling_sim.report.figures.training import figure_critical_batch as figure_critical_batch
+from scaling_sim.report.figures.training import figure_learning_curves as figure_learning_curves
