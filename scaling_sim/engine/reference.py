@@ -202,8 +202,10 @@ def squared_norm(arrays: Mapping[str, Array]) -> float:
     return float(sum(np.sum(np.square(value, dtype=np.float64)) for value in arrays.values()))
 
 
-def standard_error(values: NDArray[np.float64]) -> float:
-    """Standard error of the mean of independent ``values``; NaN for fewer than two."""
-    if values.size < 2:
-        return math.nan
-    return float(values.std(ddof=1) / math.sqrt(values.size))
+def standard_error(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standard error of the mean of independent ``values`` along the last axis; NaN for fewer than two."""
+    number = values.shape[-1]
+    if number < 2:
+        return np.full(values.shape[:-1], np.nan)
+    error: NDArray[np.float64] = values.std(axis=-1, ddof=1) / math.sqrt(number)
+    return error

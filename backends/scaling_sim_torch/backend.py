@@ -1,0 +1,86 @@
+"""What the registry sees of PyTorch. Torch itself is imported when it is asked for, not before."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from scaling_sim.engine.checks import check_start
+from scaling_sim.engine.cohort import Cohort, Precision
+from scaling_sim.engine.protocol import Tokens
+
+if TYPE_CHECKING:
+    from scaling_sim_torch.trainer import TorchTrainer
+
+PRECISIONS = ("float64", "float32", "bfloat16")
+
+
+class TorchBackend:
+    """PyTorch, all members of a cohort stacked in one set of tensors.
+
+    Parameters
+    ----------
+    deterministic : bool
+        Use only attention kernels without atomics, so that on one card and version the same call gives the same bits.
+        The CPU always does.
+    """
+
+    def __init__(self, deterministic: bool = False) -> None:
+        self.name = "torch"
+        self.deterministic = deterministic
+
+    def devices(self) -> list[str]:
+        """Every CUDA device, then the CPU; empty without torch."""
+        if self.why_unavailable() is not None:
+            return []
+        return [f"cuda:{index}" for index in range(_num_cuda_devices())] + ["cpu"]
+
+    def why_unavailable(self) -> str | None:
+        """None if torch can be imported."""
+        try:
+            import torch  # noqa: F401
+        except ImportError as error:
+            return f"PyTorch cannot be imported ({error}); install it with: pip install 'scaling-sim[torch]'"
+        return None
+
+    def why_unsupported(self, cohort: Cohort, device: str, precision: Precision) -> str | None:
+        """None for float64, float32 and bfloat16 (float32 master weights) on the CPU and on CUDA."""
+        reason = self.why_unavailable()
+        if reason is not None:
+            return reason
+        if precision not in PRECISIONS:
+            return f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+        return _why_no_device(device)
+
+    def start(
+        self, cohort: Cohort, splits: Mapping[str, Tokens], device: str = "cpu", precision: Precision = "float32"
+    ) -> TorchTrainer:
+        """A trainer with the cohort's initial weights; see `Backend.start`."""
+        check_start(self, cohort, splits, device, precision)
+        from scaling_sim_torch.trainer import TorchTrainer
+
+        return TorchTrainer(cohort, splits, device, precision, deterministic=self.deterministic)
+
+
+BACKEND = TorchBackend()
+
+
+def _num_cuda_devices() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _why_no_device(device: str) -> str | None:
+    if device == "cpu":
+        return None
+    match = re.fullmatch(r"cuda(?::(\d+))?", device)
+    if match is None:
+        return f"devices are 'cpu' and 'cuda:N', got {device!r}"
+    available = _num_cuda_devices()
+    if available == 0:
+        return f"this PyTorch sees no CUDA device ({device!r} was asked for); use 'cpu' or a CUDA build with a driver"
+    if int(match.group(1) or 0) >= available:
+        return f"there are {available} CUDA devices, cuda:0 to cuda:{available - 1}, got {device!r}"
+    return None

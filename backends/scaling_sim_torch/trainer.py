@@ -1,0 +1,203 @@
+"""A cohort on one device as stacked tensors. Within a call nothing waits for the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scaling_sim.engine.checks import (
+    check_batches,
+    check_member_axis,
+    check_split_name,
+    check_windows,
+    kept_rows,
+    state_ids,
+)
+from scaling_sim.engine.cohort import Cohort, Precision
+from scaling_sim.engine.protocol import State, Tokens
+from scaling_sim.engine.reference import standard_error
+from scaling_sim.model.init import initial_parameters
+from scaling_sim_torch.dropout import Dropout, DropoutKeys
+from scaling_sim_torch.model import position_losses, split_parameters
+from scaling_sim_torch.optimizer import Schedule, adamw, clip_factors, decay_mask
+
+KINDS = ("params", "adam_m", "adam_v")
+
+MAX_FUSED_SEQUENCES = 65535
+"""CUDA's fused attention kernels put the sequences on a grid axis of this length."""
+
+
+class TorchTrainer:
+    """A `Trainer` in PyTorch; see the protocol for the contract."""
+
+    def __init__(
+        self, cohort: Cohort, splits: Mapping[str, Tokens], device: str, precision: Precision, *, deterministic: bool
+    ) -> None:
+        self.cohort = cohort
+        self.device = torch.device(device)
+        self.dtype = torch.float64 if precision == "float64" else torch.float32
+        self.bfloat16 = precision == "bfloat16"
+        self.deterministic = deterministic
+        self.splits = {name: _place(tokens, self.device) for name, tokens in splits.items()}
+        self.window_T = torch.arange(cohort.shape.n_ctx + 1, device=self.device)
+        self.decay_1P = decay_mask(cohort, self.device, self.dtype)
+        self.flat: dict[str, Tensor] = {}
+        self.healthy_M = torch.empty(0, dtype=torch.bool, device=self.device)
+        self.load_state(self._initial_state())
+
+    def live(self) -> tuple[int, ...]:
+        """Ids of the live members, in the order of every M axis."""
+        return tuple(member.id for member in self.members)
+
+    def advance(self, first_step: int, starts: NDArray[np.int64], lr: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Losses (K, M) of K updates; see `Trainer.advance`."""
+        check_batches(starts, lr, len(self.members), self.cohort)
+        starts_KMB = self._checked_starts("train", starts)
+        schedule = Schedule.of(self.cohort, first_step, lr, self.device, self.dtype)
+        losses_KM = torch.empty(lr.shape, dtype=torch.float64, device=self.device)
+        for step in range(len(lr)):
+            losses_KM[step] = self._update(step, starts_KMB[step], schedule)
+        return losses_KM.cpu().numpy()
+
+    def retire(self, ids: Sequence[int]) -> None:
+        """Remove members and free their memory; see `Trainer.retire`."""
+        rows = kept_rows(self.live(), ids)
+        index = torch.tensor(rows, dtype=torch.int64, device=self.device)
+        self._set_members([self.live()[row] for row in rows])
+        self.flat = {kind: value[index] for kind, value in self.flat.items()}
+        self.healthy_M = self.healthy_M[index]
+
+    def evaluate(self, split: str, starts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean loss per position (M, T) and its standard error over sequences (M,); see `Trainer.evaluate`."""
+        check_split_name(split, list(self.splits))
+        starts_MnB = self._checked_starts(split, check_member_axis(starts, len(self.members)))
+        batches = []
+        with torch.no_grad(), self._arithmetic():
+            for starts_MB in starts_MnB.unbind(1):
+                losses_MBT = position_losses(
+                    self.flat["params"], self.cohort.shape, *self._windows(split, starts_MB)
+                ).double()
+                batches.append((losses_MBT.sum(dim=1), losses_MBT.mean(dim=2)))
+        mean_MT = torch.stack([sums for sums, _ in batches]).sum(dim=0) / (starts_MnB.shape[1] * starts_MnB.shape[2])
+        sequences_MS = torch.cat([means for _, means in batches], dim=1)
+        return mean_MT.cpu().numpy(), standard_error(sequences_MS.cpu().numpy())
+
+    def gradient_noise(self, starts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """|g_i|² (M, n) and |mean g|² (M,); see `Trainer.gradient_noise`."""
+        starts_MnB = self._checked_starts("train", check_member_axis(starts, len(self.members)))
+        total_MP = torch.zeros_like(self.flat["params"])
+        norms = []
+        for starts_MB in starts_MnB.unbind(1):
+            _, grad_MP = self._gradients(starts_MB, None)
+            norms.append(_norms(grad_MP).square())
+            total_MP += grad_MP
+        mean_M = _norms(total_MP / starts_MnB.shape[1]).square()
+        return torch.stack(norms, dim=1).cpu().numpy(), mean_M.cpu().numpy()
+
+    def state(self) -> State:
+        """Weights, moments, ids and marks in host memory; see `Trainer.state`."""
+        state: State = {
+            "ids": np.array(self.live(), np.int64),
+            "diverged": (~self.healthy_M).cpu().numpy(),
+        }
+        for kind in KINDS:
+            flat = self.flat[kind].cpu().clone()  # one transfer; never a view of the trainer's own memory
+            pieces = split_parameters(flat, self.cohort.shape)
+            state.update({f"{kind}.{name}": piece.contiguous().numpy() for name, piece in pieces.items()})
+        return state
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Continue from ``state``; see `Trainer.load_state`."""
+        self._set_members(state_ids(self.cohort, state))
+        self.flat = {kind: self._flat(kind, state) for kind in KINDS}
+        self.healthy_M = ~torch.from_numpy(np.array(state["diverged"], bool)).to(self.device)
+
+    def _initial_state(self) -> State:
+        """The cohort's initial weights, moments zero."""
+        cohort, dtype = self.cohort, np.float64 if self.dtype == torch.float64 else np.float32
+        initial = [initial_parameters(cohort.shape, member.seed, dtype) for member in cohort.members]
+        state: State = {
+            "ids": np.array([member.id for member in cohort.members], np.int64),
+            "diverged": np.zeros(len(cohort.members), bool),
+        }
+        for name in cohort.shape.parameter_shapes():
+            state[f"params.{name}"] = np.stack([one[name] for one in initial])
+            state[f"adam_m.{name}"] = state[f"adam_v.{name}"] = np.zeros_like(state[f"params.{name}"])
+        return state
+
+    def _set_members(self, ids: Sequence[int]) -> None:
+        self.members = [member for member in self.cohort.members if member.id in ids]
+        self.dropout_keys = DropoutKeys.of(self.members, self.device, self.dtype)
+
+    def _flat(self, kind: str, state: Mapping[str, NDArray[Any]]) -> Tensor:
+        """(M, P) tensor on the device from the arrays of one kind."""
+        num_members = len(self.members)
+        arrays = [state[f"{kind}.{name}"].reshape(num_members, -1) for name in self.cohort.shape.parameter_shapes()]
+        return torch.from_numpy(np.concatenate(arrays, axis=1)).to(self.device, self.dtype)
+
+    def _update(self, step: int, starts_MB: Tensor, schedule: Schedule) -> Tensor:
+        """One update of every healthy member; losses (M,) before it, NaN for the others."""
+        dropout = None if self.dropout_keys is None else Dropout(self.dropout_keys, schedule.update[step])
+        loss_M, grad_MP = self._gradients(starts_MB, dropout)
+        norm_M = _norms(grad_MP)
+        self.healthy_M &= loss_M.isfinite() & norm_M.isfinite()
+        grad_MP *= clip_factors(norm_M, self.cohort.clip_norm).to(self.dtype)[:, None]
+        flat = (self.flat["params"], self.flat["adam_m"], self.flat["adam_v"])
+        adamw(flat, grad_MP, self.healthy_M, self.cohort, schedule, step, self.decay_1P)
+        return torch.where(self.healthy_M, loss_M, torch.nan)
+
+    def _gradients(self, starts_MB: Tensor, dropout: Dropout | None) -> tuple[Tensor, Tensor]:
+        """Mean losses (M,) in float64 and their gradients (M, P)."""
+        flat_MP = self.flat["params"].detach().requires_grad_()
+        with self._arithmetic():
+            losses_MBT = position_losses(flat_MP, self.cohort.shape, *self._windows("train", starts_MB), dropout)
+            loss_M = losses_MBT.mean(dim=(1, 2), dtype=torch.float64)
+        (grad_MP,) = torch.autograd.grad(loss_M.sum(), flat_MP)
+        return loss_M.detach(), grad_MP
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """bfloat16 matrix products if asked for; attention without atomics if bits must repeat."""
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        with ExitStack() as stack:
+            if self.bfloat16:
+                stack.enter_context(torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False))
+            too_many = len(self.members) * self.cohort.batch_sequences > MAX_FUSED_SEQUENCES
+            if self.device.type == "cuda" and (self.deterministic or too_many):
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            yield
+
+    def _checked_starts(self, split: str, starts: NDArray[np.int64]) -> Tensor:
+        check_windows(starts, self.splits[split].numel(), self.cohort.shape.n_ctx)
+        return torch.from_numpy(np.array(starts, np.int64)).to(self.device)
+
+    def _windows(self, split: str, starts_MB: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and targets, each (M, B, T), gathered on the device."""
+        tokens = self.splits[split]
+        windows = tokens[starts_MB[..., None] + self.window_T].long() & _ALL_BITS[tokens.dtype]
+        return windows[..., :-1], windows[..., 1:]
+
+
+_SIGNED = {np.dtype(np.uint8): np.uint8, np.dtype(np.uint16): np.int16, np.dtype(np.uint32): np.int32}
+"""Types that torch can index, with the bits of ours; the sign is undone after the lookup."""
+
+_ALL_BITS = {torch.uint8: 0xFF, torch.int16: 0xFFFF, torch.int32: 0xFFFFFFFF}
+
+
+def _place(tokens: Tokens, device: torch.device) -> Tensor:
+    """A split on the device, with the bits it has on disk."""
+    owned = np.array(tokens)  # a copy: torch refuses read-only memory, such as a memmap's
+    return torch.from_numpy(owned.view(_SIGNED[owned.dtype])).to(device)
+
+
+def _norms(grad_MP: Tensor) -> Tensor:
+    """Euclidean norm of every member's gradient, accumulated in float64."""
+    norm_M: Tensor = torch.linalg.vector_norm(grad_MP, dim=1, dtype=torch.float64)
+    return norm_M
