@@ -1,1 +1,28 @@
-"""inference."""
+"""Fitting: a point estimate in a fraction of a second, then a posterior that says whether it converged."""
+
+from typing import Any
+
+_HOME = {
+    "fit": "fit",
+    "point_fit": "point",
+    "PointFit": "point",
+    "Posterior": "posterior",
+    "load_fit": "storage",
+    "Diagnostics": "diagnostics",
+    "Progress": "sampler",
+    "compare": "compare",
+    "Comparison": "compare",
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: SciPy, emcee and ArviZ load with it, not with the package."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

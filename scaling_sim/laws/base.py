@@ -116,6 +116,10 @@ class Law(ABC):
         rows = final_rows(runs, unusable(runs, self.columns), single_epoch=self.single_epoch)
         return observations(runs, rows, self.columns)
 
+    def design(self, data: Observations) -> tuple[Mapping[str, Array], ...]:
+        """Groups of columns that must vary, and not together, for the law to be identified."""
+        return (data.columns,)
+
     def centre(self, data: Observations) -> dict[str, float]:
         """Means of the logarithms of the columns and of the response."""
         means = {f"log_{name}": float(np.mean(np.log(data.columns[name]))) for name in self.columns}

@@ -142,6 +142,12 @@ class KaplanJoint(Law):
         columns = {**data.columns, "stopped": (data.role == "stopped").astype(np.float64)}
         return Observations(**{**vars(data), "columns": columns})
 
+    def design(self, data: Observations) -> tuple[Mapping[str, Array], ...]:
+        """N and D of the early-stopped rows; N, B and S of the curves."""
+        stopped, curve = data.role == "stopped", data.role == "curve"
+        first = {name: data.columns[name][stopped] for name in ("N", "D")}
+        return (first, {name: data.columns[name][curve] for name in ("N", "S", "B")})
+
     def centre(self, data: Observations) -> dict[str, float]:
         """Means over the curve rows, and of N, D and loss over the early-stopped ones (``stopped_log_N``, …)."""
         logs = {f"log_{name}": np.log(data.columns[name]) for name in ("N", "D", "B", "S")} | {

@@ -121,7 +121,7 @@ def observations(runs: RunTable, rows: Rows, columns: tuple[str, ...]) -> Observ
     """The used rows as arrays, with the names of the others."""
     used = np.flatnonzero(rows.role != "")
     dropped = {
-        str(reason): tuple(str(name) for name in runs.run[rows.reason == reason])
+        str(reason): runs.row_names(np.asarray(rows.reason == reason, dtype=np.bool_))
         for reason in dict.fromkeys(rows.reason[rows.reason != ""])
     }
     return Observations(

@@ -1,0 +1,109 @@
+"""Can these runs identify this law? Asked before any fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling_sim.errors import DesignError
+from scaling_sim.inference.curves import MAX_POINTS, thinned
+from scaling_sim.laws.base import Law
+from scaling_sim.laws.observations import Observations
+from scaling_sim.laws.registry import get_law, law_names
+from scaling_sim.runs.table import RunTable
+
+Array = NDArray[np.float64]
+
+COLLINEAR = 0.999
+"""|correlation| of two log columns above which their exponents cannot be told apart."""
+MIN_RANGE = 1.5
+"""A column that varies by less than this factor counts as one value."""
+_EXPONENTS = {
+    "N": ("alpha_N", "alpha"), "tokens": ("beta",), "D": ("alpha_D", "R_D"), "C": ("alpha_C",), "S": ("alpha_S",),
+    "B": ("alpha_B",), "loss": ("alpha_B",),
+}  # fmt: skip
+
+
+def prepare(runs: RunTable, law: Law) -> Observations:
+    """Observations of a law after every check: rows in their roles, curves thinned, notes on a weak design.
+
+    Raises
+    ------
+    DesignError
+        The runs cannot identify the law; the message names the parameter and what is missing.
+    """
+    missing = law.missing(runs)
+    if missing:
+        raise DesignError(
+            f"{law.name} needs {'; '.join(missing)}; {runs.source or 'the table'} has none. "
+            f"Laws that its columns allow: {', '.join(allowed_laws(runs)) or 'none'}"
+        )
+    data = law.observe(runs)
+    _check_number(law, data)
+    notes = tuple(note for group in law.design(data) for note in _check_group(law, group))
+    return _thin(data.take(np.arange(len(data)), notes))
+
+
+def allowed_laws(runs: RunTable) -> tuple[str, ...]:
+    """Names of the laws whose columns and kinds of rows the table has."""
+    return tuple(name for name in law_names() if not get_law(name).missing(runs))
+
+
+def _check_number(law: Law, data: Observations) -> None:
+    need = len(law.parameters) + 2
+    if len(data) < need:
+        left_out = "; ".join(f"{len(names)} left out: {reason}" for reason, names in data.dropped.items())
+        raise DesignError(
+            f"{law.name} has {len(law.parameters)} parameters and needs at least {need} points, got {len(data)}"
+            f"{' (' + left_out + ')' if left_out else ''}; add runs or choose a law with fewer parameters"
+        )
+
+
+def _check_group(law: Law, group: Mapping[str, Array]) -> list[str]:
+    """Refuse what cannot be identified; return notes on what hardly can."""
+    logs = {name: np.log(values) for name, values in group.items() if name in _EXPONENTS}
+    notes = [note for name, values in logs.items() for note in _check_range(law, name, values)]
+    varied = [name for name, values in logs.items() if np.ptp(values) >= np.log(MIN_RANGE)]
+    for first, second in combinations(varied, 2):
+        correlation = float(np.corrcoef(logs[first], logs[second])[0, 1])
+        if abs(correlation) > COLLINEAR:
+            raise DesignError(
+                f"{law.name} cannot tell {_exponent(law, first)} from {_exponent(law, second)}: log {first} and log "
+                f"{second} are collinear in these runs (correlation {correlation:.5f}); add runs with another ratio "
+                f"of {second} to {first}"
+            )
+    return notes
+
+
+def _check_range(law: Law, name: str, log_values: Array) -> list[str]:
+    """One value is refused (a note, for the batch: its prior is proper); less than a decade is noted."""
+    spread, exponent = float(np.ptp(log_values)), _exponent(law, name)
+    if spread < np.log(MIN_RANGE) and name not in ("B", "loss"):
+        raise DesignError(
+            f"{law.name} cannot identify {exponent}: {name} must vary, got a range of ×{np.exp(spread):.3g} over "
+            f"{len(log_values)} points; add runs with other {name} (a decade or more)"
+        )
+    if spread < np.log(MIN_RANGE) and name == "B":
+        return [f"only one batch: {exponent}, B_star and S_c are not identified apart from their priors"]
+    if spread < np.log(10.0) and name not in ("B", "loss"):
+        return [f"{name} spans {spread / np.log(10.0):.2f} decades: {exponent} may be dominated by its prior"]
+    return []
+
+
+def _exponent(law: Law, column: str) -> str:
+    """The parameter that is lost if the column does not vary."""
+    return next((name for name in _EXPONENTS[column] if name in law.parameters), f"the exponent of {column}")
+
+
+def _thin(data: Observations) -> Observations:
+    """At most `MAX_POINTS` points of each curve, and a note if any was thinned."""
+    curve = np.flatnonzero(data.role == "curve")
+    kept = curve[thinned(data.run[curve], np.log(data.columns["S"][curve]))] if len(curve) else curve
+    if len(kept) == len(curve):
+        return data
+    thinner = f"{len(curve) - len(kept)} of {len(curve)} curve points"
+    note = f"{thinner} thinned: at most {MAX_POINTS} per curve are fitted, even in log S"
+    return data.take(np.sort(np.concatenate([np.flatnonzero(data.role != "curve"), kept])), (note,))

@@ -1,0 +1,149 @@
+"""Has the sampler converged, and do the data identify the parameters?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling_sim.inference.autocorrelation import integrated_time
+from scaling_sim.inference.priors import exponent_sds, moments
+from scaling_sim.laws.base import Centre, Coordinate, Law
+
+Array = NDArray[np.float64]
+
+MAX_R_HAT = 1.01
+MIN_LENGTH = 50.0
+"""Steps of each ensemble after the burn-in, in autocorrelation times."""
+NOT_IDENTIFIED = 0.7
+"""Ratio of posterior to prior standard deviation above which a parameter is not identified by the data."""
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """Convergence of a posterior: necessary signs, not sufficient ones. Mappings are by coordinate.
+
+    Attributes
+    ----------
+    converged : R-hat < 1.01 over at least 4 independent ensembles, length > 50 τ and ESS ≥ the minimum, in every
+    coordinate verdict : the same in words, with the reason if it did not
+    r_hat : rank-normalised split R-hat over ensembles (walkers of one ensemble are not independent chains)
+    ess : effective draws, ensembles × walkers × steps / τ
+    tau : integrated autocorrelation time, steps
+    mcse : Monte Carlo standard error of the mean
+    num_steps : per ensemble, after the burn-in
+    """
+
+    converged: bool
+    verdict: str
+    r_hat: Mapping[str, float]
+    ess: Mapping[str, float]
+    tau: Mapping[str, float]
+    mcse: Mapping[str, float]
+    num_ensembles: int
+    num_walkers: int
+    num_steps: int
+    acceptance: float
+
+    @property
+    def min_ess(self) -> float:
+        """Smallest effective number of draws of any coordinate."""
+        return min(self.ess.values())
+
+    @property
+    def max_r_hat(self) -> float:
+        """Largest R-hat of any coordinate."""
+        return max(self.r_hat.values())
+
+    @property
+    def max_tau(self) -> float:
+        """Longest autocorrelation time of any coordinate, steps."""
+        return max(self.tau.values())
+
+
+def diagnose(chain: Array, coordinates: Sequence[Coordinate], *, min_ess: float, acceptance: float) -> Diagnostics:
+    """Diagnostics of ``chain`` (n_ensembles, n_steps, n_walkers, n_coordinates), burn-in removed."""
+    names = [coordinate.name for coordinate in coordinates]
+    ensembles, steps, walkers, _ = chain.shape
+    tau = integrated_time(chain)
+    ess = ensembles * walkers * steps / tau
+    mcse = chain.std(axis=(0, 1, 2)) / np.sqrt(ess)
+    r_hat = ensemble_r_hat(chain, tau)
+    failures = _failures(names, tau, ess, r_hat, ensembles, steps, min_ess)
+    numbers = f"R-hat {r_hat.max():.4f}, length {steps / tau.max():.0f} τ (τ {tau.max():.0f}), ESS {ess.min():.0f}"
+    return Diagnostics(
+        converged=not failures,
+        verdict=f"not converged: {'; '.join(failures)}" if failures else f"converged: {numbers}",
+        r_hat=_by_name(names, r_hat),
+        ess=_by_name(names, ess),
+        tau=_by_name(names, tau),
+        mcse=_by_name(names, mcse),
+        num_ensembles=ensembles,
+        num_walkers=walkers,
+        num_steps=steps,
+        acceptance=acceptance,
+    )
+
+
+def parameter_diagnostics(chain: Array, law: Law, centre: Centre, num_law: int) -> dict[str, dict[str, float]]:
+    """``r_hat``, ``ess`` and ``mcse`` (of the mean) of each natural parameter, from the whole chain."""
+    flat = chain[..., :num_law].reshape(-1, num_law)
+    natural = np.stack(list(law.to_parameters(flat, centre).values()), axis=-1).reshape(*chain.shape[:3], -1)
+    tau = integrated_time(np.log(natural))
+    ess = np.prod(chain.shape[:3]) / tau
+    r_hat, mcse = ensemble_r_hat(natural, tau), natural.std(axis=(0, 1, 2)) / np.sqrt(ess)
+    rows = zip(law.parameters, r_hat.tolist(), ess.tolist(), mcse.tolist(), strict=True)
+    return {name: {"r_hat": r, "ess": e, "mcse": m} for name, r, e, m in rows}
+
+
+def ensemble_r_hat(chain: Array, tau: Array) -> Array:
+    """R-hat (n_coordinates,) with ensembles as chains; draws of an ensemble in order of steps, one step per τ/2."""
+    from arviz_stats.base import array_stats
+
+    every = max(1, int(tau.max() / 2))
+    thin = chain[:, ::every]
+    flat = thin.reshape(len(chain), -1, chain.shape[3])
+    return np.array([float(array_stats.rhat(flat[:, :, k], chain_axis=0, draw_axis=1)) for k in range(flat.shape[2])])
+
+
+def identifiability(u: Array, coordinates: Sequence[Coordinate], law: Law, centre: Centre) -> dict[str, float]:
+    """Posterior over prior standard deviation of every coordinate, of the law's exponents and of log E, by name.
+
+    Parameters
+    ----------
+    u : (n_draws, n_coordinates) posterior draws, the law's coordinates first
+    """
+    ratio = dict(zip((c.name for c in coordinates), (u.std(axis=0) / moments(coordinates)[1]).tolist(), strict=True))
+    natural = law.to_parameters(u[:, : len(law.coordinates(centre))], centre)
+    for name, prior_sd in exponent_sds(law, centre).items():
+        values = np.log(natural["E"]) if name == "log E" else natural[name]
+        ratio[name] = float(np.std(values)) / prior_sd
+    return ratio
+
+
+def not_identified(ratios: Mapping[str, float]) -> tuple[str, ...]:
+    """Names whose posterior is hardly narrower than the prior."""
+    return tuple(name for name, ratio in ratios.items() if not ratio <= NOT_IDENTIFIED)
+
+
+def _failures(
+    names: Sequence[str], tau: Array, ess: Array, r_hat: Array, ensembles: int, steps: int, min_ess: float
+) -> list[str]:
+    """Which parts of the rule fail, with what to do."""
+    failures = []
+    if ensembles < 4:
+        failures.append(f"R-hat needs at least 4 independent ensembles, got {ensembles}")
+    if not r_hat.max() < MAX_R_HAT:
+        failures.append(f"R-hat of {names[int(np.argmax(r_hat))]} is {r_hat.max():.4f}, it must be below {MAX_R_HAT}")
+    if not steps > MIN_LENGTH * tau.max():
+        worst = f"{names[int(np.argmax(tau))]} has τ = {tau.max():.0f}"
+        failures.append(f"{steps} steps, more than {MIN_LENGTH:.0f} τ needed and {worst}: raise max_steps")
+    if not ess.min() >= min_ess:
+        failures.append(f"ESS of {names[int(np.argmin(ess))]} is {ess.min():.0f}, at least {min_ess:.0f} needed")
+    return failures
+
+
+def _by_name(names: Sequence[str], values: Array) -> dict[str, float]:
+    return dict(zip(names, values.tolist(), strict=True))

@@ -1,0 +1,117 @@
+"""From runs to a posterior in one call."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling_sim.errors import ConvergenceWarning
+from scaling_sim.inference.design import prepare
+from scaling_sim.inference.diagnostics import identifiability, not_identified, parameter_diagnostics
+from scaling_sim.inference.point import huber_minimum, natural_point, posterior_mode
+from scaling_sim.inference.posterior import Posterior, versions
+from scaling_sim.inference.sampler import Progress, Sample, sample
+from scaling_sim.inference.target import LogPosterior
+from scaling_sim.laws.base import Law
+from scaling_sim.laws.registry import get_law
+from scaling_sim.runs.table import read_runs
+
+Array = NDArray[np.float64]
+
+MAX_DRAWS = 4000
+MAX_TRACE = 500
+
+
+def fit(
+    runs: Any,
+    law: str | Law = "chinchilla",
+    *,
+    seed: int = 0,
+    columns: Mapping[str, Any] | str | None = None,
+    min_ess: int = 1000,
+    max_steps: int = 30_000,
+    processes: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Posterior:
+    """The posterior of a law given runs.
+
+    Parameters
+    ----------
+    runs : RunTable, or anything that `read_runs` takes (a path, a DataFrame, a study's folder)
+    law : str or Law
+        A name (`law_names`), or an instance: ``get_law("kaplan", shared=False)``.
+    seed : int
+        Same seed and data: same numbers, whatever ``processes`` is.
+    columns : mapping or str
+        Our column names to theirs, as in `read_runs`.
+    min_ess : int
+        Effective draws that every coordinate must have.
+    max_steps : int
+        Per ensemble; where it is reached first, ``converged`` is False and a ConvergenceWarning says why.
+    processes : int
+        Spread the ensembles over this many spawned processes.
+    progress : function of `Progress`
+        Called after each block of steps; an exception raised in it cancels the fit.
+
+    Raises
+    ------
+    DesignError
+        The runs cannot identify the law.
+    """
+    table, form = read_runs(runs, columns), get_law(law)
+    target = LogPosterior(form, prepare(table, form))
+    point, _, agreed = huber_minimum(target)
+    mode, mode_agreed = posterior_mode(target)
+    drawn = sample(
+        target, mode, seed=seed, min_ess=min_ess, max_steps=max_steps, processes=processes, progress=progress
+    )
+    if not drawn.diagnostics.converged:
+        warnings.warn(f"{form.name}: {drawn.diagnostics.verdict}", ConvergenceWarning, stacklevel=2)
+    notes = () if agreed and mode_agreed else ("the two best starts of the point estimate ended in different minima",)
+    return _posterior(target, drawn, natural_point(target, point), table, seed, notes)
+
+
+def _posterior(
+    target: LogPosterior, drawn: Sample, point: dict[str, float], table: Any, seed: int, notes: tuple[str, ...]
+) -> Posterior:
+    """Thinned draws, in natural parameters, with everything that later steps need."""
+    data, form = target.data, target.law
+    ensembles, steps, walkers, size = drawn.chain.shape
+    every = max(1, -(-ensembles * steps * walkers // MAX_DRAWS))  # steps between kept ones: draws stay far apart
+    u = drawn.chain[:, every - 1 :: every].reshape(-1, size)
+    noise = target.likelihood.draw_noise(
+        target.log_prediction(u[:, : target.num_law]), u[:, target.num_law :], np.random.default_rng(seed)
+    )
+    ratios = identifiability(
+        drawn.chain[:, :: max(1, steps // 200)].reshape(-1, size), target.coordinates, form, target.centre
+    )
+    weak = not_identified(ratios)
+    if weak:
+        notes += (f"not identified by these runs (posterior sd / prior sd > .7): {', '.join(weak)}",)
+    return Posterior(
+        law=form,
+        draws={
+            name: np.asarray(value) for name, value in form.to_parameters(u[:, : target.num_law], target.centre).items()
+        },
+        noise=noise,
+        u=u,
+        point=point,
+        diagnostics=drawn.diagnostics,
+        parameter_diagnostics=parameter_diagnostics(drawn.chain, form, target.centre, target.num_law),
+        identifiability=ratios,
+        runs=table,
+        data=data,
+        n_used=len(data),
+        dropped={**table.dropped, **data.dropped},
+        roles={str(role): int(np.sum(data.role == role)) for role in np.unique(data.role)},
+        seed=seed,
+        centre=target.centre,
+        coordinates=target.coordinates,
+        chain=drawn.chain[:, :: -(-steps // MAX_TRACE), 0],
+        notes=(*table.notes, *data.notes, *notes),
+        versions=versions(),
+    )

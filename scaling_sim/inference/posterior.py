@@ -1,0 +1,162 @@
+"""A fitted law: draws, diagnostics, the runs it came from; saved as one file that ArviZ opens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling_sim.inference.diagnostics import Diagnostics, not_identified
+from scaling_sim.inference.likelihood import Likelihood
+from scaling_sim.inference.target import LogPosterior
+from scaling_sim.laws.base import Coordinate, Law
+from scaling_sim.laws.observations import Observations
+from scaling_sim.runs.table import RunTable
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from xarray import DataTree
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """Draws of a law's parameters given runs, with all that is needed to predict and report again.
+
+    Attributes
+    ----------
+    law : Law
+    draws : natural parameter → (n_draws,), ensemble after ensemble, thinned to at most 4000
+    noise : parameter of the errors → (n_draws,): ``sigma`` and ``nu`` (curves: also ``tau``, ``ell``), named after
+    their role
+        where there are several
+    u : (n_draws, n_coordinates) the same draws in sampling coordinates, the law's first
+    point : natural parameters of the log-Huber point estimate
+    diagnostics : convergence, by coordinate
+    parameter_diagnostics : natural parameter → {"r_hat", "ess", "mcse"}
+    identifiability : posterior sd / prior sd, by coordinate and exponent
+    runs : the table as given;  data : the rows used, in their roles
+    dropped : reason → names of the rows left out, by the reader or by the law
+    roles : role → number of rows
+    chain : (n_ensembles, n_steps, n_coordinates), one walker of each ensemble, for trace plots
+    """
+
+    law: Law
+    draws: Mapping[str, Array]
+    noise: Mapping[str, Array]
+    u: Array
+    point: Mapping[str, float]
+    diagnostics: Diagnostics
+    parameter_diagnostics: Mapping[str, Mapping[str, float]]
+    identifiability: Mapping[str, float]
+    runs: RunTable
+    data: Observations
+    n_used: int
+    dropped: Mapping[str, tuple[str, ...]]
+    roles: Mapping[str, int]
+    seed: int
+    centre: Mapping[str, float]
+    coordinates: tuple[Coordinate, ...]
+    chain: Array
+    notes: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def law_name(self) -> str:
+        """Name of the law."""
+        return self.law.name
+
+    @property
+    def converged(self) -> bool:
+        """Whether the convergence rule holds; if not, do not rely on the numbers."""
+        return self.diagnostics.converged
+
+    @property
+    def n_dropped(self) -> int:
+        """Rows left out, for all reasons."""
+        return sum(len(names) for names in self.dropped.values())
+
+    @property
+    def not_identified(self) -> tuple[str, ...]:
+        """Coordinates and exponents about which the data say hardly more than the prior."""
+        return not_identified(self.identifiability)
+
+    @cached_property
+    def likelihood(self) -> Likelihood:
+        """The likelihood of the used rows."""
+        return Likelihood(self.data)
+
+    def log_prediction(self) -> Array:
+        """(n_draws, n_used) log of the law's prediction for each used row."""
+        return LogPosterior(self.law, self.data).log_prediction(self.u[:, : self._num_law])
+
+    def pointwise_log_likelihood(self) -> tuple[Array, NDArray[np.str_]]:
+        """(n_draws, n_units) log likelihood of each independent row or whole curve, and the units' names."""
+        density, names, _ = self.likelihood.pointwise(self.log_prediction(), self.u[:, self._num_law :])
+        return density, names
+
+    def summary(self) -> pd.DataFrame:
+        """One row per parameter: median, 50 and 90 % intervals (equal-tailed), ESS, MCSE, R-hat, sd over prior sd."""
+        import pandas as pd
+
+        rows = [self._row(name, values) for name, values in (*self.draws.items(), *self.noise.items())]
+        return pd.DataFrame(rows).set_index("parameter")
+
+    def to_arviz(self, log_likelihood: bool = True) -> DataTree:
+        """ArviZ data tree: ensembles are its chains. ``log_likelihood`` is by row or whole curve, for LOO."""
+        from scaling_sim.inference.storage import data_tree
+
+        return data_tree(self, log_likelihood=log_likelihood)
+
+    def save(self, path: str | Path) -> Path:
+        """Write one NetCDF file, from which `load_fit` makes the same object and which ArviZ opens."""
+        from scaling_sim.inference.storage import save
+
+        return save(self, Path(path))
+
+    def __repr__(self) -> str:
+        state = self.diagnostics.verdict
+        return f"Posterior({self.law_name}: {self.n_used} rows used, {self.n_dropped} left out; {state})"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<p>{escape(repr(self))}</p>{self.summary().to_html(float_format=lambda x: f'{x:.4g}')}"
+
+    @property
+    def _num_law(self) -> int:
+        return len(self.law.coordinates(self.centre))
+
+    def _row(self, name: str, values: Array) -> dict[str, float | str]:
+        low90, low50, median, high50, high90 = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95]).tolist()
+        known = self.parameter_diagnostics.get(name, {})
+        return {
+            "parameter": name,
+            "median": median,
+            "lo50": low50,
+            "hi50": high50,
+            "lo90": low90,
+            "hi90": high90,
+            "ess": known.get("ess", float("nan")),
+            "mcse": known.get("mcse", float("nan")),
+            "r_hat": known.get("r_hat", float("nan")),
+            "sd_ratio": self.identifiability.get("log E" if name == "E" else name, float("nan")),
+        }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {}
+    for name in ("scaling-sim", "numpy", "scipy", "emcee", "arviz-base", "arviz-stats"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,50 @@
+"""The log posterior in sampling coordinates, vectorised over draws."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling_sim.inference.likelihood import Likelihood
+from scaling_sim.inference.priors import log_prior
+from scaling_sim.laws.base import Coordinate, Law
+from scaling_sim.laws.observations import Observations
+
+Array = NDArray[np.float64]
+
+
+class LogPosterior:
+    """log p(u | data) up to a constant, u = (coordinates of the law, coordinates of the noise).
+
+    It holds no state and can be sent to another process.
+
+    Parameters
+    ----------
+    law : Law
+    data : Observations, as prepared by `scaling_sim.inference.design.prepare`
+    """
+
+    def __init__(self, law: Law, data: Observations) -> None:
+        self.law, self.data = law, data
+        self.centre = law.centre(data)
+        self.likelihood = Likelihood(data)
+        self.law_coordinates = law.coordinates(self.centre)
+        self.coordinates: tuple[Coordinate, ...] = self.law_coordinates + self.likelihood.coordinates()
+
+    @property
+    def num_law(self) -> int:
+        """Coordinates of the law; the rest are those of the noise."""
+        return len(self.law_coordinates)
+
+    def __call__(self, u: Array) -> Array:
+        """(n_draws,) log posterior of ``u`` (n_draws, n_coordinates); −∞ where a formula overflows."""
+        with np.errstate(all="ignore"):
+            prediction = self.log_prediction(u[:, : self.num_law])
+            total = self.likelihood.log_likelihood(prediction, u[:, self.num_law :]) + log_prior(u, self.coordinates)
+        return np.where(np.isfinite(total), total, -np.inf)
+
+    def log_prediction(self, u: Array) -> Array:
+        """(n_draws, n_rows) log predictions of law coordinates ``u`` (n_draws, num_law)."""
+        parameters = self.law.to_parameters(u, self.centre)
+        columns = {name: value[:, None] for name, value in parameters.items()}
+        return self.law.log_response(columns, self.data.columns)
