@@ -1,0 +1,114 @@
+"""Causal self-attention of one chunk: p = softmax(q·kᵀ/√k_width) over keys up to the query, output p·v.
+
+Queries go in blocks, so that scores take block · T numbers at most. ``qkv_R3d`` holds all queries, then keys, then
+values of a row; heads are blocks of columns, read in place through BLAS strides.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scaling_sim_numba.blas import gemm
+from scaling_sim_numba.kernels.compiler import kernel
+from scaling_sim_numba.kernels.scalar import exp, row_maximum
+from scaling_sim_numba.kernels.views import block, matrix
+
+
+@kernel
+def causal_softmax(p_QJ, first):  # type: ignore[no-untyped-def]
+    """Softmax in place of row t over the columns up to ``first + t``; zero beyond."""
+    real = p_QJ.dtype.type
+    rows, columns = p_QJ.shape
+    for t in range(rows):
+        seen = first + t + 1
+        largest = row_maximum(p_QJ, t, seen)
+        total = real(0.0)
+        for j in range(seen):
+            e = exp(p_QJ[t, j] - largest)
+            p_QJ[t, j] = e
+            total += e
+        inverse = real(1.0) / total
+        for j in range(seen):
+            p_QJ[t, j] *= inverse
+        for j in range(seen, columns):
+            p_QJ[t, j] = real(0.0)
+
+
+@kernel
+def causal_softmax_backward(p_QJ, d_QJ, first):  # type: ignore[no-untyped-def]
+    """Turn dp into ds = p·(dp − Σ_j p·dp), in place."""
+    real = p_QJ.dtype.type
+    rows, columns = p_QJ.shape
+    for t in range(rows):
+        seen = first + t + 1
+        mean = real(0.0)
+        for j in range(seen):
+            mean += p_QJ[t, j] * d_QJ[t, j]
+        for j in range(seen):
+            d_QJ[t, j] = p_QJ[t, j] * (d_QJ[t, j] - mean)
+        for j in range(seen, columns):
+            d_QJ[t, j] = real(0.0)
+
+
+@kernel
+def attention(sizes, arena, probabilities, scores, qkv_R3d, out_Rd):  # type: ignore[no-untyped-def]
+    """Write the attention output of every sequence and head of the chunk; keep p where ``sizes.keep``."""
+    T, d = sizes.context, sizes.width
+    k = d // sizes.heads
+    scale = 1.0 / np.sqrt(k)
+    place = probabilities
+    for s in range(qkv_R3d.shape[0] // T):
+        for h in range(sizes.heads):
+            for first in range(0, T, sizes.query_block):
+                last = min(first + sizes.query_block, T)
+                p_QJ = matrix(arena, place if sizes.keep else scores, last - first, last)
+                gemm(
+                    scale,
+                    block(qkv_R3d, s * T + first, h * k, last - first, k),
+                    block(qkv_R3d, s * T, d + h * k, last, k).T,
+                    0.0,
+                    p_QJ,
+                )
+                causal_softmax(p_QJ, first)
+                values_Jk = block(qkv_R3d, s * T, 2 * d + h * k, last, k)
+                gemm(1.0, p_QJ, values_Jk, 0.0, block(out_Rd, s * T + first, h * k, last - first, k))
+                place += (last - first) * last
+
+
+@kernel
+def attention_backward(sizes, arena, probabilities, scores, qkv_R3d, d_out_Rd, d_qkv_R3d):  # type: ignore[no-untyped-def]
+    """Write the gradient of qkv.
+
+    dv = pᵀ·do, dp = do·vᵀ, ds = softmax'(dp), dq = ds·k/√k_width, dk = dsᵀ·q/√k_width. The last query block comes
+    first, as it sees every key: it writes dk and dv, the others add to them.
+    """
+    T, d = sizes.context, sizes.width
+    k = d // sizes.heads
+    scale = 1.0 / np.sqrt(k)
+    place = probabilities
+    for s in range(qkv_R3d.shape[0] // T):
+        for h in range(sizes.heads):
+            place_end = place
+            for first in range(0, T, sizes.query_block):
+                last = min(first + sizes.query_block, T)
+                place_end += (last - first) * last
+            place = place_end
+            for first in range((T - 1) // sizes.query_block * sizes.query_block, -1, -sizes.query_block):
+                last = min(first + sizes.query_block, T)
+                Q = last - first
+                place_end -= Q * last
+                queries_Qk = block(qkv_R3d, s * T + first, h * k, Q, k)
+                keys_Jk = block(qkv_R3d, s * T, d + h * k, last, k)
+                values_Jk = block(qkv_R3d, s * T, 2 * d + h * k, last, k)
+                d_out_Qk = block(d_out_Rd, s * T + first, h * k, Q, k)
+                p_QJ = matrix(arena, place_end if sizes.keep else scores, Q, last)
+                d_p_QJ = matrix(arena, scores + sizes.query_block * T, Q, last)
+                if not sizes.keep:
+                    gemm(scale, queries_Qk, keys_Jk.T, 0.0, p_QJ)
+                    causal_softmax(p_QJ, first)
+                add = 0.0 if last == T else 1.0
+                gemm(1.0, p_QJ.T, d_out_Qk, add, block(d_qkv_R3d, s * T, 2 * d + h * k, last, k))
+                gemm(1.0, d_out_Qk, values_Jk.T, 0.0, d_p_QJ)
+                causal_softmax_backward(p_QJ, d_p_QJ, first)
+                gemm(scale, d_p_QJ, keys_Jk, 0.0, block(d_qkv_R3d, s * T + first, h * k, Q, k))
+                gemm(scale, d_p_QJ.T, queries_Qk, add, block(d_qkv_R3d, s * T, d + h * k, last, k))
