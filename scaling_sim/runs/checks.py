@@ -60,8 +60,8 @@ def _cure(name: str, value: float) -> str:
 def refuse_missing(
     columns: Mapping[str, Column], empty: Mapping[str, Mask], rows: Names, label: Label, origin: str
 ) -> None:
-    """Raise if a cell of N, D, tokens, C, B or S is empty or NaN: nothing is guessed."""
-    for name in ("N", "D", "tokens", "C", "B", "S"):
+    """Raise if a cell of N, D, tokens or C is empty or NaN in a column that has others: nothing is guessed."""
+    for name in ("N", "D", "tokens", "C"):
         if name not in columns:
             continue
         holes = np.isnan(columns[name])

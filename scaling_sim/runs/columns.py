@@ -88,6 +88,14 @@ class Cells:
         self.theirs |= {name: name for name in self.automatic}
         self._used: set[str] = set()
 
+    def verify(self) -> None:
+        """Raise a DataError if a column of the mapping is not there."""
+        for ours, theirs in self.theirs.items():
+            if ours in NUMBERS:
+                self._name_and_factor(ours, theirs)
+            elif ours in TEXTS:
+                self._parts(ours)
+
     def __contains__(self, ours: str) -> bool:
         return ours in self.theirs
 
@@ -120,7 +128,8 @@ class Cells:
         if isinstance(theirs, (int, float)):
             return None, float(theirs)
         if theirs in self.raw.columns:
-            self._used.add(theirs)
+            if ours != "vocab_size":  # reports want it, too
+                self._used.add(theirs)
             return theirs, 1.0
         match = re.fullmatch(r"(.+?)\s*([*/])\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)", str(theirs))
         if match and match[1] in self.raw.columns:
@@ -157,7 +166,7 @@ class Cells:
                 return np.full(len(self.raw.rows), str(theirs).lower() in _TRUE)
             raise self.missing(ours)
         self._used.add(theirs)
-        words = ["" if cell is None else str(cell).strip().lower() for cell in self.raw.columns[theirs]]
+        words = ["" if is_empty(cell) else str(cell).strip().lower() for cell in self.raw.columns[theirs]]
         bad = [f"{row} has {word!r}" for row, word in zip(self.raw.rows, words) if word not in _TRUE | _FALSE]
         if bad:
             raise DataError(f"{self.raw.origin}: column {self.label(ours)} must hold true or false, but {_some(bad)}")
@@ -165,6 +174,13 @@ class Cells:
 
     def texts(self, ours: str) -> list[str]:
         """Strings, one per row; several columns are joined by a slash."""
+        names = self._parts(ours)
+        self._used.update(names)
+        parts = [["" if is_empty(cell) else str(cell) for cell in self.raw.columns[name]] for name in names]
+        return ["/".join(row) for row in zip(*parts)]
+
+    def _parts(self, ours: str) -> list[str]:
+        """Names of the columns that make up one of text."""
         theirs = self.theirs[ours]
         if isinstance(theirs, str):
             names = [theirs] if theirs in self.raw.columns else [part.strip() for part in theirs.split("+")]
@@ -172,9 +188,7 @@ class Cells:
             names = [str(name) for name in theirs]
         if any(name not in self.raw.columns for name in names):
             raise self.missing(ours)
-        self._used.update(names)
-        parts = [["" if cell is None else str(cell) for cell in self.raw.columns[name]] for name in names]
-        return ["/".join(row) for row in zip(*parts)]
+        return names
 
     def missing(self, ours: str) -> DataError:
         """The error that a column of theirs is not there: what is, and what comes nearest."""
@@ -193,6 +207,11 @@ def missing_column(ours: str, theirs: str, available: Sequence[str], origin: str
         hint = f"; perhaps --columns {listed!r}"
     wanted = f"column {theirs!r}" if theirs == ours else f"column {theirs!r} (for {ours})"
     return DataError(f"{origin} has no {wanted}; its columns are {', '.join(map(repr, available)) or 'none'}{hint}")
+
+
+def is_empty(cell: Any) -> bool:
+    """Whether a cell holds nothing; pandas writes NaN for that."""
+    return cell is None or cell != cell
 
 
 def _some(bad: Sequence[str], most: int = 5) -> str:

@@ -34,7 +34,7 @@ def derive(given: dict[str, Column], length: int) -> tuple[dict[str, Column], li
 def _derive_tokens(columns: dict[str, Column], notes: list[str]) -> None:
     if "tokens" in columns:
         return
-    if "B" in columns and "S" in columns:
+    if all(name in columns and np.isfinite(columns[name]).all() for name in ("B", "S")):
         columns["tokens"] = columns["B"] * columns["S"]
         notes.append("tokens = B·S")
     elif "D" in columns:

@@ -13,7 +13,7 @@ import numpy as np
 
 from scaling_sim.errors import ConfigError, DataError, DataWarning
 from scaling_sim.runs.checks import duplicated, refuse_duplicates, refuse_impossible, refuse_missing, unit_warnings
-from scaling_sim.runs.columns import FLAGS, NUMBERS, Cells, Column, Mask
+from scaling_sim.runs.columns import FLAGS, NUMBERS, Cells, Column, Mask, is_empty
 from scaling_sim.runs.derive import DERIVED, derive, loss_error
 from scaling_sim.runs.record import RunRecord
 from scaling_sim.runs.sources import RawTable, name_rows, read_raw
@@ -73,6 +73,7 @@ class Reading:
         if not raw.rows:
             raise DataError(f"{raw.origin} has no rows; a table of runs needs at least one")
         cells = Cells(raw, mapping)
+        cells.verify()
         if "loss" not in cells:
             raise cells.missing("loss")
         if not any(name in cells for name in DERIVED):
@@ -93,7 +94,7 @@ class Reading:
         """Numbers and flags as the source gives them, impossible values refused."""
         raw = cells.raw
         read = {name: cells.numbers(name) for name in NUMBERS if name in cells}
-        given = {name: values for name, (values, _) in read.items()}
+        given = {name: values for name, (values, empty) in read.items() if not np.isnan(values).all() or name == "loss"}
         missing_loss = read["loss"][1]
         refuse_impossible(given, raw.rows, cells.label, raw.origin)
         refuse_missing(given, {name: empty for name, (_, empty) in read.items()}, raw.rows, cells.label, raw.origin)
@@ -238,7 +239,7 @@ def _tidy(cells: Sequence[Any]) -> Any:
     try:
         return np.array([np.nan if cell is None or cell == "" else float(cell) for cell in cells], dtype=np.float64)
     except (TypeError, ValueError):
-        return np.array(["" if cell is None else str(cell) for cell in cells], dtype=np.str_)
+        return np.array(["" if is_empty(cell) else str(cell) for cell in cells], dtype=np.str_)
 
 
 def own_records(source: Any) -> tuple[list[RunRecord], str] | None:

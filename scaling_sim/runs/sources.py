@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,8 @@ def read_raw(source: Any) -> RawTable:
         return _from_columns(dict(source), "a dictionary of columns")
     if hasattr(source, "columns") and hasattr(source, "index"):
         return _from_dataframe(source)
+    if str(source) == "-":
+        return _from_text(sys.stdin.read(), "standard input")
     if not isinstance(source, (str, Path)):
         raise DataError(
             "runs must be a path, a DataFrame, a dictionary of columns, a RunStore or a RunTable, "
@@ -60,12 +64,18 @@ def _from_file(path: Path) -> RawTable:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
 
 
+def _from_text(text: str, origin: str) -> RawTable:
+    """CSV, or JSONL if it starts with a brace."""
+    return _json_lines(text, origin) if text.lstrip().startswith("{") else _csv_lines(text, origin)
+
+
 def _from_csv(path: Path) -> RawTable:
-    with path.open(encoding="utf-8-sig", newline="") as handle:
-        first = handle.readline()
-        handle.seek(0)
-        reader = csv.reader(handle, delimiter=_delimiter(first))
-        lines = [(number, cells) for number, cells in enumerate(reader, start=1) if cells]
+    return _csv_lines(path.read_text(encoding="utf-8-sig"), str(path))
+
+
+def _csv_lines(text: str, path: str) -> RawTable:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text.partition("\n")[0]))
+    lines = [(number, cells) for number, cells in enumerate(reader, start=1) if cells]
     if not lines:
         raise DataError(f"{path} is empty; it needs a header line and at least one row")
     header, body = [name.strip() for name in lines[0][1]], lines[1:]
@@ -80,7 +90,7 @@ def _from_csv(path: Path) -> RawTable:
     columns: dict[str, Sequence[Any]] = {
         name: [_unescape(cells[i]) for _, cells in body] for i, name in enumerate(header)
     }
-    return RawTable(columns, [f"row {number}" for number, _ in body], str(path))
+    return RawTable(columns, [f"row {number}" for number, _ in body], path)
 
 
 def _delimiter(header: str) -> str:
@@ -98,18 +108,18 @@ def escape(cell: str) -> str:
 
 
 def _from_jsonl(path: Path) -> RawTable:
-    rows: list[dict[str, Any]] = []
-    names: list[str] = []
-    with path.open(encoding="utf-8-sig") as handle:
-        for number, line in enumerate(handle, start=1):
-            if line.strip():
-                rows.append(_json_row(path, number, line))
-                names.append(f"line {number}")
+    return _json_lines(path.read_text(encoding="utf-8-sig"), str(path))
+
+
+def _json_lines(text: str, path: str) -> RawTable:
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    rows = [_json_row(path, number, line) for number, line in lines]
     header = list(dict.fromkeys(name for row in rows for name in row))
-    return RawTable({name: [row.get(name) for row in rows] for name in header}, names, str(path))
+    columns: dict[str, Sequence[Any]] = {name: [row.get(name) for row in rows] for name in header}
+    return RawTable(columns, [f"line {number}" for number, _ in lines], path)
 
 
-def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
+def _json_row(path: str, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)  # the standard reader takes NaN and Infinity, which trainers do write
     except json.JSONDecodeError as error:
@@ -124,7 +134,8 @@ def _from_parquet(path: Path) -> RawTable:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
+        with path.open("rb") as handle:
+            table = pyarrow.parquet.read_table(handle)
     except pyarrow.ArrowInvalid as error:
         raise DataError(f"{path} is not a Parquet file: {error}") from error
     columns = {name: table.column(name).to_pylist() for name in table.column_names}

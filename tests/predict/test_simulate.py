@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from scaling_sim.errors import ConfigError, LawError
+from scaling_sim.laws import get_law, kaplan, law_names
+from scaling_sim.laws.constants import constants
+from scaling_sim.predict.layout import Grid, Sweep
+from scaling_sim.predict.simulate import Noise, simulate, stopping_steps
+from scaling_sim.runs.table import FLAGS, NUMBERS, RunTable, read_runs
+
+QUIET = Noise(sigma=0.0)
+LAWS = [name for name in law_names() if name not in ("critical-batch", "kaplan-floor")]
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_without_noise_every_row_lies_on_the_law(name: str) -> None:
+    table = simulate({"law": name}, noise=QUIET)
+    law = get_law(name)
+    data = law.observe(table)
+    columns = {**data.columns}
+    point = simulate({"law": name}, noise=QUIET).extra["expected_loss"]
+    assert table.loss == pytest.approx(point, rel=1e-12)
+    assert len(data) > 10
+    assert np.all(np.isfinite(law.log_loss(_published(name), columns)))
+    assert data.response == pytest.approx(np.exp(law.log_loss(_published(name), columns)), rel=1e-9)
+
+
+def _published(name: str) -> dict[str, float]:
+    from scaling_sim.predict.simulate import _DEFAULTS
+
+    return dict(constants(_DEFAULTS[name]).values)
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_the_table_survives_its_csv(tmp_path: Path, name: str) -> None:
+    table = simulate({"law": name}, noise=0.01, diverged=0.1, seed=3)
+    table.to_csv(tmp_path / "runs.csv")
+    back = read_runs(tmp_path / "runs.csv")
+    for column in ("run", *NUMBERS, *FLAGS):
+        np.testing.assert_array_equal(getattr(back, column), getattr(table, column))
+    assert back.data_hash == table.data_hash
+    assert back.simulated
+    assert back.dropped == table.dropped
+    assert back.extra["purpose"].tolist() == table.extra["purpose"].tolist()
+
+
+def test_seeds_repeat_and_differ() -> None:
+    truth = constants("kaplan-table5")
+    assert simulate(truth, seed=1).data_hash == simulate(truth, seed=1).data_hash
+    assert simulate(truth, seed=1).data_hash != simulate(truth, seed=2).data_hash
+
+
+def test_a_kaplan_sweep_has_all_kinds_of_runs() -> None:
+    design = Sweep(seeds=3, seed_N=(1e6,), batch_N=(1e6, 1e8), batches=(2.0**17, 2.0**21))
+    table = simulate(constants("kaplan-table5"), design, diverged=0.2, seed=5)
+    purposes = table.extra["purpose"]
+    assert set(purposes.tolist()) == {"curve", "batch", "seed", "data"}
+    assert len(table.dropped["diverged"]) > 0
+    assert np.all(table.curve == (purposes != "data"))
+    assert np.all(table.stopped == (purposes == "data"))
+    assert np.all(table.S[table.curve] >= 2 * table.warmup[table.curve])
+    assert np.all(table.tokens[table.stopped] >= 2 * table.D[table.stopped] * (1 - 1e-12))
+    assert table.tokens == pytest.approx(table.B * table.S)
+    lost = {name.split("@")[0] for name in table.dropped["diverged"]}
+    assert not lost & set(table.run.tolist())
+
+
+def test_early_stopping_follows_equation_5_7() -> None:
+    """Reference for N = 3e8 from the fits of Table 2 with S_c = 2.1e3, alpha_S = .76."""
+    p = {**constants("kaplan-table2").values, "S_c": 2.1e3, "alpha_S": 0.76, "alpha_B": 0.21, "B_star": 1e-30}
+    D = np.array([21.5e6, 86e6, 344e6])
+    steps = stopping_steps(np.full(3, 3e8), D, np.full(3, 1e30), p)
+    assert steps == pytest.approx([1.19e3, 2.08e3, 4.41e3], rel=0.005)
+    assert stopping_steps(np.array([3e8]), np.array([1e9]), np.array([1e3]), p) == pytest.approx([2e6])
+
+
+def test_losses_of_data_limited_runs_and_of_curves_are_those_of_the_two_forms() -> None:
+    p = constants("kaplan-table5").values
+    table = simulate(constants("kaplan-table5"), noise=QUIET)
+    stopped, curve = table.stopped, table.curve
+    assert table.loss[stopped] == pytest.approx(kaplan.loss_nd(table.N[stopped], table.D[stopped], p))
+    assert table.loss[curve] == pytest.approx(kaplan.solve_loss(table.N[curve], table.B[curve], table.S[curve], p))
+
+
+def test_a_changed_exponent_keeps_the_loss_at_the_centre() -> None:
+    usual = simulate({"law": "chinchilla"}, noise=QUIET)
+    steep = simulate({"law": "chinchilla", "alpha": 0.5, "beta": 0.25}, noise=QUIET)
+    assert np.exp(np.mean(np.log(steep.loss))) == pytest.approx(np.exp(np.mean(np.log(usual.loss))), rel=0.05)
+    L = steep.loss[steep.tokens == steep.tokens.max()]  # at N, rN, r²N, …: differences of losses fall by r^alpha
+    r = steep.N.max() ** (1 / 7) / steep.N.min() ** (1 / 7)
+    assert (L[0] - L[1]) / (L[1] - L[2]) == pytest.approx(r**0.5)
+
+
+def test_given_parameters_are_taken_as_they_are() -> None:
+    truth = {"law": "chinchilla", "E": 2.0, "A": 100.0, "alpha": 0.3, "B": 50.0, "beta": 0.2}
+    table = simulate(truth, Grid(N=(1e6,), tokens=(1e8,)), noise=QUIET)
+    assert table.loss[0] == pytest.approx(2.0 + 100 * 1e6**-0.3 + 50 * 1e8**-0.2)
+    partly = simulate({"law": "kaplan-floor", "E": 0.7}, noise=QUIET)
+    assert partly.loss.min() > 0.7
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("nu", [3.0, np.inf])
+def test_independent_errors_have_the_stated_distribution(nu: float) -> None:
+    """KS distance over 4096 errors; P(false alarm) < 1e-4. The other nu must fail."""
+    from scipy import stats
+
+    design = Grid(N=tuple(np.geomspace(1e6, 1e9, 64)), tokens=tuple(np.geomspace(1e9, 1e12, 64)))
+    table = simulate(constants("hoffmann"), design, noise=Noise(0.02, nu), seed=11)
+    errors = np.log(table.loss / table.extra["expected_loss"]) / 0.02
+    right, wrong = (stats.norm(), stats.t(3)) if np.isinf(nu) else (stats.t(3), stats.norm())
+    assert stats.kstest(errors, right.cdf).pvalue > 1e-4
+    assert stats.kstest(errors, wrong.cdf).pvalue < 1e-6
+
+
+@pytest.mark.statistical
+def test_errors_along_a_curve_have_the_stated_covariance() -> None:
+    """Sample covariance of 4000 normal curves, entries within 5 standard errors (√(2/4000) of the variance)."""
+    noise = Noise(sigma=0.01, nu=np.inf, tau=0.02, ell=0.7)
+    log_S = np.log(np.array([1e3, 2e3, 5e3, 1e4, 1e5]))
+    rng = np.random.default_rng(0)
+    errors = np.array([noise.draw(log_S, True, rng) for _ in range(4000)])
+    gaps = np.abs(log_S[:, None] - log_S)
+    expected = 0.01**2 * np.eye(5) + 0.02**2 * np.exp(-gaps / 0.7)
+    assert np.cov(errors.T) == pytest.approx(expected, abs=5 * np.sqrt(2 / 4000) * 5e-4)
+    heavy = Noise(sigma=0.01, nu=3.0, tau=0.02, ell=0.7)
+    sizes = np.array([np.abs(heavy.draw(log_S, True, rng)).max() for _ in range(4000)])
+    assert np.mean(sizes > 0.1) > 10 * np.mean(np.abs(errors).max(axis=1) > 0.1)
+
+
+def test_a_posterior_gives_its_law_its_point_and_its_noise() -> None:
+    values = constants("hoffmann").values
+    draws = {name: np.array([value, 1.1 * value]) for name, value in values.items()}
+    fitted = SimpleNamespace(
+        law_name="chinchilla",
+        law=get_law("chinchilla"),
+        draws=draws,
+        point=values,
+        noise={"sigma": np.zeros(2), "nu": np.full(2, 3.0)},
+    )
+    table = simulate(fitted)
+    assert table.loss == pytest.approx(simulate(constants("hoffmann"), noise=QUIET).loss)
+    second = simulate(fitted, draw=1)
+    assert second.loss == pytest.approx(
+        np.exp(get_law("chinchilla").log_loss({k: 1.1 * v for k, v in values.items()}, _columns(second)))
+    )
+    assert {simulate(fitted, draw="random", seed=s).data_hash for s in range(20)} == {
+        simulate(fitted, draw=i).data_hash for i in (0, 1)
+    }
+
+
+def _columns(table: RunTable) -> dict[str, np.ndarray]:
+    return {"N": table.N, "tokens": table.tokens}
+
+
+@pytest.mark.parametrize(
+    ("truth", "keywords", "error", "message"),
+    [
+        ({"alpha": 0.5}, {}, ConfigError, "needs its law"),
+        ({"law": "chinchilla", "alhpa": 0.5}, {}, ConfigError, "has no parameter alhpa; it has E, A, alpha"),
+        ({"law": "kaplan-floor"}, {}, ConfigError, "kaplan-floor needs E as well"),
+        ({"law": "critical-batch", "alpha_B": 0.2, "B_star": 2e8}, {}, LawError, "gives no loss"),
+        (constants("kaplan-table6"), {}, LawError, "a frontier says nothing about single runs"),
+        ({"law": "chinchilla"}, {"diverged": 1.0}, ConfigError, r"must lie in \[0, 1\)"),
+        ({"law": "chinchilla"}, {"noise": -0.1}, ConfigError, "must not be negative"),
+        ({"law": "chinchilla"}, {"noise": {"curves": QUIET}}, ConfigError, "by role"),
+        (constants("hoffmann"), {"draw": 3}, ConfigError, "a number below 1, got 3"),
+        ({"law": "chinchilla"}, {"design": Grid(N=())}, ConfigError, "N of a simulated sweep must be positive"),
+        ({"law": "kaplan"}, {"design": Sweep(steps=100)}, ConfigError, "ends within twice its warm-up"),
+    ],
+)
+def test_mistakes_are_named(truth: object, keywords: dict[str, object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        simulate(truth, **keywords)  # type: ignore[arg-type]
