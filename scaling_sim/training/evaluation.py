@@ -17,7 +17,7 @@ from scaling_sim.data.batches import evaluation_starts
 from scaling_sim.runs.record import RunConfig
 
 FIRST_POINT = 256
-"""Evaluations begin at the end of warm-up, but not before steps / FIRST_POINT."""
+"""Evaluations need not reach back further than to steps / FIRST_POINT."""
 EVALUATION_SHARE = 0.12
 """Evaluation and noise measurements together cost at most this share of the training FLOPs (automatic choice)."""
 SEQUENCES_RANGE = (32, 1024)
@@ -31,19 +31,22 @@ ROW = 16
 def evaluation_steps(config: RunConfig) -> NDArray[np.int64]:
     """Steps after which a run is evaluated, increasing, the last step always among them.
 
-    The steps round(2^(j/q)) from the end of warm-up on (at the earliest steps/256), with the finest q = 1, 2, 4, …
-    that gives at most ``eval_points``. A decay branch is evaluated after its branch step only.
+    The last ``eval_points`` of the steps round(2^(j/q)) between the end of warm-up and the end of the run, with the
+    finest q = 1, 2, 4, … for which they reach back to twice the warm-up (where curve laws begin to use them), or to
+    steps/256. A decay branch is evaluated after its branch step only.
     """
-    last, branch = config.recipe.steps, config.branch_step
-    first = max(1, config.recipe.warmup_steps, -(-last // FIRST_POINT), branch + 1)
+    last, branch, warmup = config.recipe.steps, config.branch_step, config.recipe.warmup_steps
+    earliest = max(1, warmup, branch + 1)
+    needed = max(earliest, 2 * warmup, -(-last // FIRST_POINT))
+    room = config.eval_points - 1
     grid = np.array([], dtype=np.int64)
     for q in (1, 2, 4, 8, 16, 32, 64):
         exponents = np.arange(0, int(q * np.log2(last)) + 2)
         finer = np.unique(np.round(2.0 ** (exponents / q)).astype(np.int64))
-        finer = finer[(finer >= first) & (finer < last)]
-        if len(finer) > config.eval_points - 1:
+        finer = finer[(finer >= earliest) & (finer < last)]
+        if np.count_nonzero(finer >= needed) > room:
             break
-        grid = finer
+        grid = finer[max(0, len(finer) - room) :]
     return np.append(grid, last)
 
 

@@ -222,6 +222,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": _python_path(), **environment},
+            start_new_session=True,  # Ctrl-C is for the driver, which tells its workers to save
         )
         self.events = cast(BinaryIO, self.process.stdout)
         self.tell(setup)

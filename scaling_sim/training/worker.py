@@ -125,7 +125,7 @@ class _Listener:
 
 def main() -> int:
     """Serve until the driver says `Stop` or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver tells us what to do
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where Ctrl-C reaches us too: the driver tells us what to do
     orders_in, events_out = sys.stdin.buffer, _private_stdout()
     setup = receive_order(orders_in)
     if not isinstance(setup, Setup):
