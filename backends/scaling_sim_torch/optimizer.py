@@ -98,4 +98,4 @@ def adamw(
     change_MP = (m_MP / denominator_MP).mul_(schedule.step_size[step])
     if mask_1P is not None:
         change_MP += weight_MP * (schedule.decay[step] * mask_1P)
-    weight_MP.sub_(torch.where(healthy_M1, change_MP, 0.0))
+    torch.where(healthy_M1, weight_MP - change_MP, weight_MP, out=weight_MP)

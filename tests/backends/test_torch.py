@@ -96,6 +96,7 @@ def test_torch_global_state_is_left_alone(torch):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_an_update_never_waits_for_the_host(torch):
     from scaling_sim_torch.optimizer import Schedule
 
