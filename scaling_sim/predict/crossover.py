@@ -243,10 +243,7 @@ def _why_none(law_name: str) -> str:
         "kaplan-ns": "it knows learning curves only, not the limit L(D) that data set",
         "critical-batch": "it is not a law of the loss in N or D",
     }
-    single_epoch = (
-        "it describes one pass over fresh tokens, so its loss at (N, D) and at C is one formula and cannot disagree"
-    )
-    return reasons.get(law_name, single_epoch)
+    return reasons.get(law_name, "its loss at (N, D) and at C is one formula, which cannot disagree with itself")
 
 
 def _require_one_recipe(lines: PowerLaws, span: tuple[float, float] | None) -> None:

@@ -1,0 +1,261 @@
+"""The loss of a run that has not been made, with the discrepancy that a back-test on the user's own runs calls for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from scaling_sim.errors import ConfigError, LawError
+from scaling_sim.laws.constants import FRONTIER_LAW
+from scaling_sim.laws.registry import get_law
+from scaling_sim.predict.backtest import Backtest, backtest_of
+from scaling_sim.predict.overfit import converged_loss, overfitting, stopping_step
+from scaling_sim.predict.quantity import Quantity
+from scaling_sim.predict.reach import Reach
+from scaling_sim.predict.run import Run
+from scaling_sim.predict.source import Array, Fit, columns_of, compute_range, head
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+JOINT = ("kaplan", "kaplan-floor")
+CURVE_POINTS = 64
+_FORMS = {"kaplan-nd": "early-stopped", "power-d": "early-stopped", "kaplan-ns": "curve"}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A learning curve: (k,) steps and tokens, (n_draws, k) draws of the loss in nats per token."""
+
+    steps: Array
+    tokens: Array | None
+    draws: Array
+
+    def quantiles(self, levels: tuple[float, ...] = (0.05, 0.5, 0.95)) -> Array:
+        """(n_levels, k) quantiles over draws: a line and its band."""
+        return np.asarray(np.quantile(self.draws, levels, axis=0))
+
+    def reaches(self, loss: float) -> Quantity:
+        """Draws of the step at which the curve falls to ``loss``; +∞ where it does not within the run."""
+        reached = self.draws <= loss
+        first = np.argmax(reached, axis=1)
+        log_S = np.log(self.steps)
+        before, rows = np.maximum(first - 1, 0), np.arange(len(first))
+        high, low = self.draws[rows, before], self.draws[rows, first]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.where(high > low, np.log(high / loss) / np.log(high / low), 1.0)
+        at = np.exp(log_S[before] + share * (log_S[first] - log_S[before]))
+        return Quantity("S", np.where(reached.any(axis=1), at, np.inf), "steps")
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Draws of a run's expected loss.
+
+    Attributes
+    ----------
+    loss : Quantity
+        Nats per token, discrepancy included; the scatter between seeds is not.
+    law_loss : Quantity
+        The same by the law alone.
+    form : str
+        Which formula: ``early-stopped``, ``curve`` or ``final``.
+    curve : Curve or None
+        The whole learning curve, for laws that have one.
+    overfitting, stopping_step : Quantity or None
+        δL (4.3) and the least step at which to stop (5.7) at B ≫ B_crit, where D is given and the law knows them.
+    """
+
+    loss: Quantity
+    law_loss: Quantity
+    run: Run
+    form: str
+    reach: Reach
+    header: dict[str, Any]
+    curve: Curve | None = None
+    overfitting: Quantity | None = None
+    stopping_step: Quantity | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def median(self) -> float:
+        """Median loss, nats per token."""
+        return self.loss.median
+
+    def interval(self, level: float = 0.9) -> tuple[float, float]:
+        """Equal-tailed interval of the loss."""
+        return self.loss.interval(level)
+
+    @property
+    def draws(self) -> Array:
+        """Draws of the loss, (n,)."""
+        return self.loss.draws
+
+    @property
+    def beyond_backtest(self) -> bool:
+        """True if the run lies beyond 1.5 times the decades that the back-test reached."""
+        return self.reach.beyond(self.run.C)
+
+    @property
+    def quantities(self) -> dict[str, Quantity]:
+        """Everything predicted, by JSON key."""
+        extra = [q for q in (self.overfitting, self.stopping_step) if q is not None]
+        named = {"loss_nats": self.loss, "law_alone_loss_nats": self.law_loss}
+        return named | {f"{q.name}_{q.unit}": q for q in extra}
+
+    def to_json(self) -> dict[str, Any]:
+        """Loss with and without discrepancy, what was asked, and how far it extrapolates."""
+        C = Quantity("C", np.array([self.run.C]), "flop")
+        reach = self.reach.to_json(C)
+        reach["decades_beyond_runs"] = _median(reach["decades_beyond_runs"])
+        return {
+            **self.header,
+            "form": self.form,
+            "run": self.run.to_json(),
+            **{key: q.to_json() for key, q in self.quantities.items()},
+            **reach,
+            "beyond_backtest": self.beyond_backtest,
+            "notes": list(self.notes),
+        }
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per quantity: median, 50 % and 90 % interval."""
+        import pandas as pd
+
+        rows = [(key, q.median, *q.interval(0.5), *q.interval(0.9)) for key, q in self.quantities.items()]
+        return pd.DataFrame(rows, columns=["quantity", "median", "lo50", "hi50", "lo90", "hi90"])
+
+    def _repr_html_(self) -> str:
+        return str(self.to_dataframe().to_html(index=False, float_format=lambda x: f"{x:.4g}"))
+
+
+def forecast(
+    fit: Fit,
+    N: float | None = None,
+    D: float | None = None,
+    *,
+    tokens: float | None = None,
+    B: float | None = None,
+    S: float | None = None,
+    backtest: Backtest | Literal["auto"] | None = "auto",
+    seed: int = 0,
+) -> Forecast:
+    """Return the expected loss of one run under any law.
+
+    Parameters
+    ----------
+    fit : Posterior or ConstantSet
+    N : float
+        Parameters, counted as the runs were.
+    D, tokens : float
+        Unique tokens and tokens processed; either alone means one pass.
+    B, S : float
+        Batch in tokens and steps; tokens = B·S.
+    backtest : Backtest, "auto" or None
+        Source of the discrepancy. "auto": made from the fit's own runs, once, if the run is larger than all of them.
+    seed : int
+        Of the discrepancy's draws.
+
+    Notes
+    -----
+    Under ``kaplan``, B and S ask for the learning curve (1.6) of one pass; D without them for the early-stopped loss
+    (1.5); all three with D < B·S for the larger of both.
+
+    Raises
+    ------
+    ConfigError
+        If the law needs something that was not given, or tokens ≠ B·S.
+    LawError
+        If the law does not predict losses.
+    """
+    run = Run.of(N=N, D=D, tokens=tokens, B=B, S=S)
+    if fit.law_name == FRONTIER_LAW or fit.law_name == "critical-batch":
+        raise LawError(f"{fit.law_name!r} does not say what loss a given run reaches; use 'kaplan' or 'chinchilla'")
+    p = columns_of(fit)
+    law_loss, form, notes = _law_loss(fit, p, run)
+    tested, reach, why = _tested(fit, run, backtest)
+    shift = np.zeros(1) if tested is None else tested.discrepancy(run.C, len(law_loss), seed)[:, 0]
+    curve = _curve(fit, p, run, tested, seed) if form == "curve" else None
+    excess, stop = _early_stopping(fit, p, run)
+    return Forecast(
+        Quantity("loss", law_loss * np.exp(shift), "nats"),
+        Quantity("loss", law_loss, "nats"),
+        run,
+        form,
+        reach,
+        head(fit),
+        curve,
+        excess,
+        stop,
+        (*notes, *why),
+    )
+
+
+def _law_loss(fit: Fit, p: Mapping[str, Array], run: Run) -> tuple[Array, str, tuple[str, ...]]:
+    """(n_draws,) loss by the law, the form used, and notes."""
+    law = getattr(fit, "law", None) or get_law(fit.law_name)
+
+    def loss(*names: str) -> Array:
+        return np.asarray(law.loss(p, run.columns(names, fit.law_name)), dtype=np.float64)[:, 0]
+
+    if fit.law_name not in JOINT:
+        form = {"kaplan-nd": "early-stopped", "power-d": "early-stopped", "kaplan-ns": "curve"}.get(
+            fit.law_name, "final"
+        )
+        return loss(*law.columns), form, ()
+    if run.B is None or run.S is None:
+        if run.D is None:
+            raise ConfigError(f"{fit.law_name!r} needs B and S (a learning curve) or D (an early-stopped run)")
+        return loss("N", "D"), "early-stopped", ()
+    curve = loss("N", "B", "S")
+    if run.repeats:
+        note = "data repeat: the larger of the early-stopped loss (1.5) and the one-pass curve (1.6)"
+        return np.maximum(curve, loss("N", "D")), "curve", (note,)
+    return curve, "curve", ()
+
+
+def _tested(
+    fit: Fit, run: Run, backtest: Backtest | Literal["auto"] | None
+) -> tuple[Backtest | None, Reach, tuple[str, ...]]:
+    """The back-test to use, the reach of the prediction, and notes."""
+    span = compute_range(fit)
+    if not np.isfinite(run.C):
+        return None, Reach.of(span, None), ("compute unknown: no discrepancy",)
+    found: Backtest | str | None = backtest
+    if backtest == "auto":
+        found = backtest_of(fit) if span is not None and span[1] < run.C else None
+    if isinstance(found, Backtest):
+        return found, Reach(found.largest, found.reach_decades), ()
+    return None, Reach.of(span, None), () if found is None else (found,)
+
+
+def _curve(fit: Fit, p: Mapping[str, Array], run: Run, tested: Backtest | None, seed: int) -> Curve:
+    """Loss along the run from a thousandth of its steps on."""
+    assert run.S is not None
+    law = getattr(fit, "law", None) or get_law(fit.law_name)
+    steps = np.geomspace(max(1.0, run.S / 1000), run.S, CURVE_POINTS)
+    columns = {"N": run.columns(("N",), fit.law_name)["N"], "S": steps}
+    columns |= {} if run.B is None else {"B": np.array([run.B])}
+    draws = np.asarray(law.loss(p, columns), dtype=np.float64)
+    if tested is not None and run.B is not None and run.N is not None:
+        draws = draws * np.exp(tested.discrepancy(6 * run.N * run.B * steps, len(draws), seed))
+    return Curve(steps, None if run.B is None else run.B * steps, draws)
+
+
+def _early_stopping(fit: Fit, p: Mapping[str, Array], run: Run) -> tuple[Quantity | None, Quantity | None]:
+    """δL (4.3) and the least stopping step (5.7) of a run on D unique tokens."""
+    if "D_c" not in p or "N_c" not in p or run.N is None or run.D is None:
+        return None, None
+    excess = Quantity("overfitting", overfitting(run.N, run.D, p)[:, 0], "relative")
+    if "S_c" not in p:
+        return excess, None
+    limit = converged_loss(run.N, p)
+    steps = stopping_step(limit * (1 + overfitting(run.N, run.D, p)), limit, p)
+    return excess, Quantity("stopping", steps[:, 0], "steps")
+
+
+def _median(entry: dict[str, Any] | None) -> float | None:
+    return None if entry is None or isinstance(entry["median"], str) else float(entry["median"])
