@@ -8,3 +8,4 @@ from scaling_sim.data.corpus import open_corpus as open_corpus
 from scaling_sim.data.settings import CorpusConfig as CorpusConfig
 from scaling_sim.data.synthetic import SyntheticConfig as SyntheticConfig
 from scaling_sim.data.synthetic import SyntheticLanguage as SyntheticLanguage
+from scaling_sim.data.window_entropy import window_entropy as window_entropy

@@ -14,7 +14,7 @@ class Batches:
 
     The first ``unique_tokens`` of the training split are cut into non-overlapping windows of ``n_ctx`` tokens (each
     with the token after it, its last target). An epoch goes through all of them once, in an order given by a
-    permutation keyed by (seed, epoch); the cut is shifted by a keyed 0..n_ctx-1 tokens per epoch, so that over epochs
+    permutation keyed by (seed, epoch); the cut is shifted by a keyed number of tokens per epoch, so that over epochs
     every token is seen at every position. Sequences are numbered through the whole run: a batch that reaches the end of
     an epoch goes on in the next, and one larger than an epoch holds several passes.
 
@@ -61,8 +61,9 @@ class Batches:
 
     @property
     def num_shifts(self) -> int:
-        """Different shifts of the cut: T, fewer only if D < 2T."""
-        return min(self.n_ctx, self.unique_tokens - self.windows_per_epoch * self.n_ctx)
+        """Shifts of the cut that leave room for all windows: at least T unless D < 2T, and so many that none of the
+        data is out of reach."""
+        return self.unique_tokens - self.windows_per_epoch * self.n_ctx
 
     def epoch_of(self, step: int) -> int:
         """Whole passes over the data before the batch of step ``step`` (counted from 0) begins."""

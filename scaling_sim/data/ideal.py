@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaling_sim.data.synthetic import ARGUMENT_BITS, ARGUMENT_SYMBOLS, Segments, SyntheticLanguage
 
-BACKOFF_STRENGTH = 1.0
+BACKOFF_STRENGTH = 2.0
 """Weight of the shorter context's prediction, in observations."""
 
 
@@ -32,7 +32,7 @@ class CountingExcess:
     targets: float
     """Which target follows which context: the power law."""
     grammar: float
-    """Which class and which arguments follow: a few thousand frequencies, so this part falls almost as 1/D."""
+    """Which class and which arguments follow: a few hundred frequencies, so this part falls as 1/D."""
 
     @property
     def total(self) -> float:
@@ -43,15 +43,16 @@ class CountingExcess:
 def counting_excess(language: SyntheticLanguage, tokens: NDArray[Any]) -> CountingExcess:
     """L - H of the counting learner that has read ``tokens``, exactly, for the text that it has seen.
 
-    Every prediction is the Dirichlet posterior mean (n_y + β·q_y) / (n + β) that backs off from the full context to a
-    shorter one: from a context's targets to all targets, from the argument of a class and place to any argument of
-    that place; the shortest are Krichevsky-Trofimov estimates. The loss is then summed over the language, not over a
-    test text, so it has no sampling error of its own.
+    A target is predicted by the Dirichlet posterior mean (n_y + β·q_y) / (n + β) of its full context, backing off to
+    q, that of all targets. Classes, the kind of token that follows in a class, and the symbols of each kind are
+    Krichevsky-Trofimov estimates, (n_y + 1/2) / (n + A/2). So the learner knows which context matters for what, and
+    counts all the rest. The loss is then summed over the language, not over a test text, so it has no sampling error
+    of its own.
     """
     segments = parse(language, tokens)
     return CountingExcess(
         targets=_target_excess(language, segments) / language.mean_length,
-        grammar=(_class_excess(language, segments) + _argument_excess(language, segments)) / language.mean_length,
+        grammar=(_class_excess(language, segments) + _symbol_excess(language, segments)) / language.mean_length,
     )
 
 
@@ -62,10 +63,15 @@ def parse(language: SyntheticLanguage, tokens: NDArray[Any]) -> Segments:
     whole = starts + length + 1 < len(tokens)
     starts, length = starts[whole], length[whole]
     ranks = np.zeros(len(starts), np.int64)
+    last_bits = language.last_bits[tokens[starts]]
     for place in range(int(language.num_arguments.max())):
-        has = length > place
-        symbol = tokens[(starts + length - place)[has]].astype(np.int64) - language.num_classes
-        ranks[has] |= (symbol - ARGUMENT_SYMBOLS * place) << (ARGUMENT_BITS * place)
+        has = np.flatnonzero(length > place)
+        symbol = tokens[(starts + length - place)[has]].astype(np.int64)
+        if place == 0:
+            ranks[has] = symbol - language.first_last_argument(last_bits[has])
+        else:
+            digit = symbol - language.first_argument(place)
+            ranks[has] |= digit << (last_bits[has] + ARGUMENT_BITS * (place - 1))
     targets = tokens[starts + length + 1].astype(np.int64) - language.first_target
     return Segments(tokens[starts].astype(np.int64), ranks, targets)
 
@@ -88,27 +94,42 @@ def _target_excess(language: SyntheticLanguage, segments: Segments) -> float:
 
 
 def _class_excess(language: SyntheticLanguage, segments: Segments) -> float:
+    """Expected extra nats per segment on its class and on the kinds of token that follow in it.
+
+    The kind is certain once known: after n segments of a class, a KT estimate over ``kinds`` gives it
+    (n + 1/2) / (n + kinds/2).
+    """
     J = language.num_classes
     counts = np.bincount(segments.classes, minlength=J)
     predicted = _posterior_mean(counts, np.full(J, 1 / J), J / 2)
-    return float(language.class_probability @ np.log(language.class_probability / predicted))
+    loss = np.log(language.class_probability / predicted)
+    last_kinds = min(language.config.octaves, ARGUMENT_BITS)
+    kinds = 1 + last_kinds + max(0, int(language.num_arguments.max()) - 1)
+    loss += np.log((counts + kinds / 2) / (counts + 0.5))
+    loss += np.where(language.num_arguments > 1, np.log((counts + last_kinds / 2) / (counts + 0.5)), 0.0)
+    return float(language.class_probability @ loss)
 
 
-def _argument_excess(language: SyntheticLanguage, segments: Segments) -> float:
-    """Expected extra nats per segment on its arguments, which are uniform over the symbols of their range."""
-    J, R = language.num_classes, ARGUMENT_SYMBOLS
+def _symbol_excess(language: SyntheticLanguage, segments: Segments) -> float:
+    """Expected extra nats per segment on which symbol of its kind each argument is; all are equally likely."""
     excess = 0.0
-    for place in range(int(language.num_arguments.max())):
+    last_bits = language.last_bits[segments.classes]
+    for bits in range(1, min(language.config.octaves, ARGUMENT_BITS) + 1):
+        seen = segments.ranks[last_bits == bits] & ((1 << bits) - 1)
+        rate = language.class_probability[language.last_bits == bits].sum()
+        excess += float(rate) * _uniform_excess(seen, 1 << bits)
+    for place in range(1, int(language.num_arguments.max())):
         has = language.num_arguments[segments.classes] > place
-        digit = (segments.ranks[has] >> (ARGUMENT_BITS * place)) & (R - 1)
-        counts = np.bincount(segments.classes[has] * R + digit, minlength=J * R).reshape(J, R)
-        shorter = _posterior_mean(counts.sum(0), np.full(R, 1 / R), R / 2)
-        predicted = _posterior_mean(counts, shorter, BACKOFF_STRENGTH)
-        size = 1 << np.clip(language.class_bits - ARGUMENT_BITS * place, 0, ARGUMENT_BITS)
-        truth = (np.arange(R) < size[:, None]) / size[:, None]
-        weight = language.class_probability * (language.num_arguments > place)
-        excess += float(weight @ (-(truth * np.log(predicted)).sum(1) - np.log(size)))
+        digit = segments.ranks[has] >> (last_bits[has] + ARGUMENT_BITS * (place - 1))
+        rate = language.class_probability[language.num_arguments > place].sum()
+        excess += float(rate) * _uniform_excess(digit & (ARGUMENT_SYMBOLS - 1), ARGUMENT_SYMBOLS)
     return excess
+
+
+def _uniform_excess(seen: NDArray[np.int64], size: int) -> float:
+    """KL divergence from the uniform distribution of ``size`` symbols to the KT estimate from ``seen``."""
+    predicted = _posterior_mean(np.bincount(seen, minlength=size), np.full(size, 1 / size), size / 2)
+    return float(-np.log(size * predicted).mean())
 
 
 def _posterior_mean(counts: NDArray[Any], shorter: NDArray[np.float64], strength: float) -> NDArray[np.float64]:

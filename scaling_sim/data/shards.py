@@ -69,6 +69,8 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> None:
         build(temporary)
         sync_folder(temporary)
         _move_in(temporary, folder)
+    except OSError as error:
+        raise ConfigError(f"cannot write in the cache folder {parent}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     sync_folder(parent)

@@ -7,9 +7,10 @@ distribution that belongs to that context alone::
 
 Contexts are ranked 1, 2, 3 … and context k has the Zipf-like probability of rank k: the mass beyond rank K falls as
 K^-alpha. A class is a run of 2^i ranks of equal probability (two classes per octave, so that the staircase stays within
-1 % of the power law), written as its token and the rank inside it in digits of five bits. So a common context is one
-token long and a rare one up to five: an order that varies with frequency, as in real language. The alphabets of class,
-of each argument place and of targets are disjoint: the last token says what kind of token follows.
+1 % of the power law), written as its token and the rank inside it: digits of five bits, the last one shorter. So a
+common context is one token long and a rare one up to five: an order that varies with frequency, as in real language.
+Classes, arguments of each place, last arguments of each size and targets have alphabets of their own, within which all
+symbols are equally likely: the grammar is learned from a few thousand tokens and the rest is what contexts say.
 
 Why it is a test of scaling laws. A learner that knows the K most frequent contexts and predicts a uniform target in the
 others pays (tail mass beyond K) · (log A - H_target) / (mean length) above the entropy rate: ∝ K^-alpha. One that
@@ -90,7 +91,8 @@ class Segments:
 class SyntheticLanguage:
     """The language of a `SyntheticConfig`.
 
-    Token ids: classes from 0, then 32 symbols for each argument place (the last place first), then targets.
+    Token ids: classes from 0; then last arguments, by size (2, 4 … 32 symbols); then 32 symbols for each place before
+    the last, the nearest to the end first; then targets.
     """
 
     def __init__(self, config: SyntheticConfig | None = None, **parameters: Any) -> None:
@@ -127,6 +129,11 @@ class SyntheticLanguage:
         return -(-self.class_bits // ARGUMENT_BITS)
 
     @cached_property
+    def last_bits(self) -> NDArray[np.int64]:
+        """log2 of the symbols that the last argument of each class may take, (J,); 0 where there is none."""
+        return np.asarray(self.class_bits - ARGUMENT_BITS * np.maximum(self.num_arguments - 1, 0))
+
+    @cached_property
     def target_probability(self) -> NDArray[np.float64]:
         """Probability of a context's likeliest target, of the next … (A,)."""
         weight = self.config.decay ** np.arange(self.config.targets, dtype=np.float64)
@@ -137,10 +144,19 @@ class SyntheticLanguage:
         """J, class tokens."""
         return int(self.class_bits.size)
 
+    def first_last_argument(self, bits: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Id of the first symbol among last arguments of ``bits`` bits each."""
+        return self.num_classes + (1 << bits) - 2
+
+    def first_argument(self, place: int) -> int:
+        """Id of the first argument symbol of ``place`` ≥ 1, the number of arguments that follow it."""
+        last_symbols = (2 << min(self.config.octaves, ARGUMENT_BITS)) - 2
+        return self.num_classes + last_symbols + ARGUMENT_SYMBOLS * (place - 1)
+
     @property
     def first_target(self) -> int:
         """Id of the first target token."""
-        return self.num_classes + ARGUMENT_SYMBOLS * int(self.num_arguments.max())
+        return self.first_argument(max(1, int(self.num_arguments.max())))
 
     @property
     def vocab_size(self) -> int:
@@ -200,13 +216,18 @@ class SyntheticLanguage:
         table = np.empty((len(segments.classes), places + 2), dtype)
         table[:, 0] = segments.classes
         present = np.ones(table.shape, bool)
-        length = self.num_arguments[segments.classes]
+        length, last_bits = self.num_arguments[segments.classes], self.last_bits[segments.classes]
         for place in range(places):  # place 0 is the argument just before the target
-            digit = (segments.ranks >> (ARGUMENT_BITS * place)) & (ARGUMENT_SYMBOLS - 1)
-            table[:, places - place] = self.num_classes + ARGUMENT_SYMBOLS * place + digit
+            table[:, places - place] = self._argument(segments.ranks, last_bits, place)
             present[:, places - place] = length > place
         table[:, -1] = self.first_target + segments.targets
         return table[present]
+
+    def _argument(self, ranks: NDArray[np.int64], last_bits: NDArray[np.int64], place: int) -> NDArray[np.int64]:
+        if place == 0:
+            return self.first_last_argument(last_bits) + (ranks & ((1 << last_bits) - 1))
+        digit = ranks >> (last_bits + ARGUMENT_BITS * (place - 1))
+        return self.first_argument(place) + (digit & (ARGUMENT_SYMBOLS - 1))
 
     def chunk(self, seed: int, index: int) -> NDArray[np.unsignedinteger[Any]]:
         """The ``index``-th chunk of the text of ``seed``: `CHUNK_SEGMENTS` whole segments, without those before it."""

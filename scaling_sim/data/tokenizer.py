@@ -58,6 +58,7 @@ class BPETokenizer:
 
     def __init__(self, serialized: str) -> None:
         self._tokenizer = _library().Tokenizer.from_str(serialized)
+        self._tokenizer.encode_special_tokens = True  # the end marker, spelled out in a text, is text
         self.serialized = serialized
         self.vocab_size = int(self._tokenizer.get_vocab_size())
         self._dtype = token_dtype(self.vocab_size)
@@ -75,6 +76,8 @@ class BPETokenizer:
 
 def train_bpe(contents: Iterable[bytes], vocab_size: int) -> BPETokenizer:
     """Byte-pair encoding learned from ``contents`` (the training documents).
+
+    A small text may hold fewer than ``vocab_size`` worthwhile merges; the tokenizer's own ``vocab_size`` says.
 
     Raises
     ------
