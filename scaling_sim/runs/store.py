@@ -42,6 +42,9 @@ CREATE INDEX IF NOT EXISTS runs_by_status ON runs (status);
 """
 
 
+_OPTIONS: dict[str, Any] = {"timeout": 30.0, "isolation_level": None, "check_same_thread": False}
+
+
 class RunStore:
     """Runs on disk, by run id.
 
@@ -102,16 +105,26 @@ class RunStore:
         return os.access(self.path.parent, os.W_OK) and (not self.path.exists() or os.access(self.path, os.W_OK))
 
     def _connect(self) -> sqlite3.Connection:
-        options: dict[str, Any] = {"timeout": 30.0, "isolation_level": None, "check_same_thread": False}
         if not self.writable:
-            connection: sqlite3.Connection = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, **options
-            )
-            return connection
-        connection = sqlite3.connect(self.path, **options)
+            return self._connect_to_read()
+        connection: sqlite3.Connection = sqlite3.connect(self.path, **_OPTIONS)
         if self._is_ours(connection):
             connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
+        return connection
+
+    def _connect_to_read(self) -> sqlite3.Connection:
+        """A connection that writes nothing, not even the files that WAL keeps beside the store."""
+        address = f"{self.path.absolute().as_uri()}?mode=ro"
+        connection: sqlite3.Connection = sqlite3.connect(address, uri=True, **_OPTIONS)
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError:
+            log = self.path.with_name(self.path.name + "-wal")
+            if log.exists() and log.stat().st_size:  # runs that immutable=1 would not see
+                raise
+            connection.close()
+            connection = sqlite3.connect(f"{address}&immutable=1", uri=True, **_OPTIONS)
         return connection
 
     @staticmethod
@@ -156,10 +169,11 @@ class RunStore:
                 self._connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._connection
+                    self._connection.execute("COMMIT")
                 except BaseException:
-                    self._connection.execute("ROLLBACK")
+                    if self._connection.in_transaction:  # a full disk has rolled back already
+                        self._connection.execute("ROLLBACK")
                     raise
-                self._connection.execute("COMMIT")
             except sqlite3.Error as error:
                 raise StoreError(f"{self.path}: {error}; {_cure(error)}") from error
 

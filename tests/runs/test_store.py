@@ -169,6 +169,49 @@ def test_an_unwritable_folder_is_refused_and_can_still_be_read(tmp_path: Path, m
         (tmp_path / "study").chmod(0o700)
 
 
+def test_a_read_only_store_shows_what_is_still_in_the_log(
+    tmp_path: Path, make_record: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RunStore(tmp_path) as writer:
+        writer.add(make_record(1))
+        assert (tmp_path / f"{STORE_NAME}-wal").stat().st_size > 0
+        monkeypatch.setattr(RunStore, "writable", False)
+        with RunStore(tmp_path, create=False) as reader:
+            assert len(reader) == 1
+            with pytest.raises(StoreError, match="make the file and its folder writable"):
+                reader.add(make_record(2))
+
+
+def test_a_full_disk_loses_nothing_and_names_the_cure(tmp_path: Path, make_record: Make) -> None:
+    with RunStore(tmp_path) as store:
+        store.add(make_record(0))
+        (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
+        store._connection.execute(f"PRAGMA max_page_count = {pages + 3}")
+        with pytest.raises(StoreError, match="full; make room on the disk"):
+            store.add_all([make_record(seed) for seed in range(1, 40)])
+        assert len(store) == 1
+        store._connection.execute("PRAGMA max_page_count = 100000")
+        store.add(make_record(1))
+    with RunStore(tmp_path, create=False) as store:
+        assert len(store) == 2
+
+
+def test_a_forked_child_is_told_to_open_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunStore(tmp_path) as store:
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        with pytest.raises(StoreError, match="opened before this process was forked"):
+            store.records()
+        monkeypatch.undo()
+
+
+def test_threads_share_an_instance(tmp_path: Path, make_record: Make) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with RunStore(tmp_path) as store, ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda seed: store.add(make_record(seed)), range(20)))
+        assert len(store) == 20
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
 def test_an_export_is_read_back_as_the_same_table(tmp_path: Path, make_record: Make, suffix: str) -> None:
     records = [make_record(1), make_record(2, status="diverged"), make_record(3, schedule="decay", decay_steps=50)]
