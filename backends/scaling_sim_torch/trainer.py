@@ -78,7 +78,7 @@ class TorchTrainer:
         check_split_name(split, list(self.splits))
         starts_MnB = self._checked_starts(split, check_member_axis(starts, len(self.members)))
         batches = []
-        with torch.no_grad(), self._arithmetic():
+        with torch.no_grad(), self._arithmetic(starts_MnB[:, 0].numel()):
             for starts_MB in starts_MnB.unbind(1):
                 losses_MBT = position_losses(
                     self.flat["params"], self.cohort.shape, *self._windows(split, starts_MB)
@@ -155,22 +155,21 @@ class TorchTrainer:
     def _gradients(self, starts_MB: Tensor, dropout: Dropout | None) -> tuple[Tensor, Tensor]:
         """Mean losses (M,) in float64 and their gradients (M, P)."""
         flat_MP = self.flat["params"].detach().requires_grad_()
-        with self._arithmetic():
+        with self._arithmetic(starts_MB.numel()):
             losses_MBT = position_losses(flat_MP, self.cohort.shape, *self._windows("train", starts_MB), dropout)
             loss_M = losses_MBT.mean(dim=(1, 2), dtype=torch.float64)
         (grad_MP,) = torch.autograd.grad(loss_M.sum(), flat_MP)
         return loss_M.detach(), grad_MP
 
     @contextmanager
-    def _arithmetic(self) -> Iterator[None]:
-        """bfloat16 matrix products if asked for; attention without atomics if bits must repeat."""
+    def _arithmetic(self, num_sequences: int) -> Iterator[None]:
+        """bfloat16 matrix products if asked for; plain attention if bits must repeat or the fused kernels cannot."""
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
         with ExitStack() as stack:
             if self.bfloat16:
                 stack.enter_context(torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False))
-            too_many = len(self.members) * self.cohort.batch_sequences > MAX_FUSED_SEQUENCES
-            if self.device.type == "cuda" and (self.deterministic or too_many):
+            if self.device.type == "cuda" and (self.deterministic or num_sequences > MAX_FUSED_SEQUENCES):
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             yield
 

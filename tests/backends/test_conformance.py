@@ -9,7 +9,7 @@ import os
 import pytest
 
 from scaling_sim.engine.conformance import Conformance
-from scaling_sim.engine.registry import get_backend
+from scaling_sim.engine.registry import OWN_BACKENDS, get_backend
 from scaling_sim.errors import BackendUnavailable
 from scaling_sim_torch import TorchBackend
 
@@ -29,6 +29,16 @@ def require_cuda():
 
     if not torch.cuda.is_available():
         pytest.skip("this PyTorch sees no CUDA device")
+
+
+def test_a_required_backend_fails_instead_of_being_skipped(monkeypatch):
+    monkeypatch.setitem(OWN_BACKENDS, "numba", "a_package_that_is_missing:BACKEND")
+    monkeypatch.setenv("SCALING_SIM_REQUIRE_BACKENDS", "torch,numba")
+    with pytest.raises(pytest.fail.Exception, match="a_package_that_is_missing"):
+        require("numba")
+    monkeypatch.delenv("SCALING_SIM_REQUIRE_BACKENDS")
+    with pytest.raises(pytest.skip.Exception, match="a_package_that_is_missing"):
+        require("numba")
 
 
 class TestNumpy(Conformance):

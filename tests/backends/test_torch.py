@@ -113,6 +113,15 @@ def test_an_update_never_waits_for_the_host(torch):
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.gpu
+def test_more_sequences_than_a_grid_axis(torch):
+    shape = Shape(n_layer=1, d_model=16, n_head=2, n_ctx=8, vocab_size=17)
+    cohort = Cohort(shape=shape, batch_sequences=35000, members=(Member(id=0, seed=0), Member(id=1, seed=1)))
+    starts, lr = np.random.default_rng(0).integers(0, 600, (3, 2, 35000)), np.full((3, 2), 0.01)
+    losses = [BACKEND.start(cohort, PLAIN.splits(), device).advance(0, starts, lr) for device in ("cuda:0", "cpu")]
+    np.testing.assert_allclose(*losses, atol=1e-5)
+
+
 def test_package_is_listed_without_importing_torch():
     code = "import sys, scaling_sim_torch; scaling_sim_torch.BACKEND.name; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
