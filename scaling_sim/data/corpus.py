@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from scaling_sim.config import config_hash
 from scaling_sim.data.build import FORMAT, build_corpus
+from scaling_sim.data.document import SPLITS
 from scaling_sim.data.settings import CorpusConfig
 from scaling_sim.data.shards import build_once, map_arrays, read_manifest
 from scaling_sim.data.source import expand_paths
@@ -17,7 +19,7 @@ from scaling_sim.data.tokenizer import Tokens, token_dtype
 from scaling_sim.errors import DataError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Corpus:
     """Token arrays by split; cheap to send to another process, which maps the same files.
 
@@ -31,15 +33,19 @@ class Corpus:
     vocab_size: int
     splits: Mapping[str, Tokens] = field(repr=False)
     """``train``, ``validation``, ``test`` and each held-out distribution: (n,) uint8, uint16 or uint32, read-only."""
-    held_out: tuple[str, ...]
-    documents: Mapping[str, int]
+    held_out: tuple[str, ...] = ()
+    documents: Mapping[str, int] = field(default_factory=dict)
     """Number of documents per split."""
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     """What was left out, and why."""
-    folder: Path
+    folder: Path | None = None
+    """Where its files are; None for arrays in memory, which then travel whole."""
 
-    def __reduce__(self) -> tuple[Callable[[Path], Corpus], tuple[Path]]:
-        return open_corpus, (self.folder,)
+    def __reduce__(self) -> tuple[Callable[..., Corpus], tuple[Any, ...]]:
+        if self.folder is not None:
+            return open_corpus, (self.folder,)
+        splits, documents = dict(self.splits), dict(self.documents)
+        return Corpus, (self.name, self.hash, self.vocab_size, splits, self.held_out, documents, self.notes)
 
     def subset(self, unique_tokens: int) -> Tokens:
         """The first ``unique_tokens`` tokens of the training split.
@@ -85,13 +91,15 @@ def open_corpus(folder: str | Path) -> Corpus:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
+    arrays = map_arrays(folder, manifest, token_dtype(manifest.vocab_size))
+    names = (*SPLITS, *manifest.held_out)
     return Corpus(
         name=manifest.name,
         hash=manifest.hash,
         vocab_size=manifest.vocab_size,
-        splits=MappingProxyType(map_arrays(folder, manifest, token_dtype(manifest.vocab_size))),
+        splits=MappingProxyType({name: arrays[name] for name in names}),
         held_out=manifest.held_out,
-        documents=MappingProxyType(manifest.documents),
+        documents=MappingProxyType({name: manifest.documents[name] for name in names}),
         notes=manifest.notes,
         folder=folder,
     )

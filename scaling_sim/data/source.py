@@ -19,6 +19,9 @@ STDLIB_EXCLUDED = frozenset(
 """Folders of the standard library left out: tests, IDLE, what pip installed, and the held-out prose."""
 
 TEXT_SUFFIXES = (".txt", ".md", ".text", ".py", ".rst")
+BLOCK_BYTES = 1 << 20
+"""Text files are read in blocks, so that one larger than memory can be read."""
+
 READERS = "txt (and md, rst, py), jsonl, parquet"
 
 
@@ -123,8 +126,16 @@ def read_bytes(path: Path) -> bytes:
 
 
 def _text_documents(path: Path, piece_bytes: int) -> Iterator[Document]:
-    for number, piece in enumerate(pieces(read_bytes(path), piece_bytes)):
-        yield Document(f"{path}, piece {number}", piece)
+    rest = b""
+    try:
+        with path.open("rb") as file:
+            while block := file.read(max(piece_bytes, BLOCK_BYTES)):
+                *whole, rest = pieces(rest + block, piece_bytes)
+                yield from (Document(str(path), piece) for piece in whole)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    if rest:
+        yield Document(str(path), rest)
 
 
 def _jsonl_documents(path: Path, text_field: str) -> Iterator[Document]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from scaling_sim.config import to_record
-from scaling_sim.data import CorpusConfig, SyntheticConfig, load_corpus, open_corpus, shards
+from scaling_sim.data import Corpus, CorpusConfig, SyntheticConfig, load_corpus, open_corpus, shards
 from scaling_sim.data import corpus as corpus_module
 from scaling_sim.errors import ConfigError, DataError
 
@@ -122,6 +122,19 @@ def test_travels_between_processes_as_a_path(config, tmp_path):
     received = pickle.loads(sent)
     assert received.hash == corpus.hash
     np.testing.assert_array_equal(received.splits["test"], corpus.splits["test"])
+
+
+def test_arrays_in_memory_travel_whole():
+    splits = {name: np.arange(10, dtype=np.uint8) for name in ("train", "validation", "test")}
+    received = pickle.loads(pickle.dumps(Corpus(name="mine", hash="0" * 16, vocab_size=256, splits=splits)))
+    assert received.folder is None
+    np.testing.assert_array_equal(received.splits["train"], splits["train"])
+
+
+def test_splits_come_in_a_fixed_order(config, tmp_path):
+    (tmp_path / "a.txt").write_text("held out")
+    held = msgspec.structs.replace(config, held_out={"another": (str(tmp_path / "a.txt"),)})
+    assert list(load_corpus(held, tmp_path / "cache").splits) == ["train", "validation", "test", "another"]
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest"])

@@ -51,6 +51,16 @@ def test_long_text_is_cut_at_line_ends(tmp_path):
     assert {len(part) for part in parts[:-1]} == {98}
 
 
+def test_text_is_cut_the_same_however_it_is_read(tmp_path, monkeypatch):
+    from scaling_sim.data.document import pieces
+
+    text = bytes((i * i * 31) % 251 for i in range(5000))
+    (tmp_path / "a.txt").write_bytes(text)
+    for block in (100, 128, 999, 10_000):
+        monkeypatch.setattr("scaling_sim.data.source.BLOCK_BYTES", block)
+        assert contents([tmp_path / "a.txt"], piece_bytes=100) == list(pieces(text, 100))
+
+
 def test_jsonl_and_its_field(tmp_path):
     lines = [json.dumps({"text": "one", "id": 1}), "", json.dumps({"text": "zw\u00f6lf"})]
     (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")

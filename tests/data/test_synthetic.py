@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scaling_sim.data import SyntheticConfig, SyntheticLanguage, window_entropy
-from scaling_sim.data.ideal import counting_excess, known_contexts_excess, parse
+from scaling_sim.data.ideal import counting_excess, known_contexts_excess, own_loss, parse
 from scaling_sim.errors import ConfigError
 
 LANGUAGE = SyntheticLanguage()
@@ -62,7 +62,7 @@ def test_acceptance_refuses_a_language_with_too_few_contexts():
 # -- entropy -----------------------------------------------------------------------------------------------------
 
 
-def own_loss(language, segments):
+def segment_loss(language, segments):
     """-log probability of each whole segment under the generator, written out from its definition."""
     order = np.argsort(np.argsort(-language.target_probability))
     step, offset = language.target_order(segments.classes, segments.ranks)
@@ -82,11 +82,22 @@ def test_entropy_rate_is_the_empirical_cross_entropy_of_the_generator(parameters
     """Ratio estimator over 1.5e6 tokens; five standard errors, about 1e-3 nats, false alarm 6e-7."""
     language = SyntheticLanguage(**parameters)
     segments = parse(language, language.sample(1_500_000, seed=11))
-    loss, length = own_loss(language, segments), 2 + language.num_arguments[segments.classes]
+    loss, length = segment_loss(language, segments), 2 + language.num_arguments[segments.classes]
     rate = loss.sum() / length.sum()
     error = np.std(loss - rate * length) / np.sqrt(len(loss)) / length.mean()
     assert error < 2e-3
     assert abs(rate - language.entropy_rate) < 5 * error
+
+
+def test_own_loss_of_tokens_adds_up_to_that_of_segments():
+    tokens = LANGUAGE.sample(50_000, seed=4)
+    loss, segments = own_loss(LANGUAGE, tokens), parse(LANGUAGE, tokens)
+    known = np.flatnonzero(np.isfinite(loss))
+    assert known[0] == 0
+    assert len(known) == (2 + LANGUAGE.num_arguments[segments.classes]).sum()
+    assert loss[known].sum() == pytest.approx(segment_loss(LANGUAGE, segments).sum(), rel=1e-12)
+    window = own_loss(LANGUAGE, tokens[3:1003])  # from the middle of a segment on
+    np.testing.assert_array_equal(window[20:990], loss[23:993])
 
 
 @pytest.mark.statistical
