@@ -34,7 +34,7 @@ class CorpusConfig(Config, frozen=True):
         Of the BPE; 0 means 256 for bytes and 1024 for BPE.
     shuffle_bytes : int
         Within its split, text is shuffled in pieces of about this length, so that a small training subset is a sample
-        of many documents.
+        of many documents; at least a few contexts long, since a context may reach over the end of a piece.
     validation_fraction, test_fraction : float
         Shares of the documents.
     held_out : dict of str to tuple of str
@@ -53,7 +53,7 @@ class CorpusConfig(Config, frozen=True):
     paths: tuple[str, ...] = ()
     text_field: str = "text"
     piece_bytes: int = 65536
-    shuffle_bytes: int = 4096
+    shuffle_bytes: int = 2048
     tokenizer: Literal["bytes", "bpe"] = "bytes"
     vocab_size: int = 0
     validation_fraction: float = 0.05

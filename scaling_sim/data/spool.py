@@ -55,8 +55,9 @@ class Spool:
         self._file.seek(self._end)
         self._file.write(content)
         places = self._pieces[digest] = []
-        for piece in pieces(content, self._shuffle_bytes):
-            places.append(Piece(order_key(content_hash(piece)), self._end, len(piece)))
+        for number, piece in enumerate(pieces(content, self._shuffle_bytes)):
+            # Keyed by document and number: keyed by its own content, boilerplate that repeats would come in one lump.
+            places.append(Piece(order_key(content_hash(digest + number.to_bytes(8, "little"))), self._end, len(piece)))
             self._end += len(piece)
 
     def size(self, digests: Iterable[bytes]) -> int:

@@ -227,6 +227,34 @@ def test_standard_library_corpus(tmp_path):
     assert b"import " in bytes(corpus.subset(100_000))
 
 
+def pair_loss(train, test):
+    """Loss on ``test`` of byte pairs counted in ``train``, backing off to bytes, nats."""
+    single = (np.bincount(train, minlength=256) + 0.5) / (len(train) + 128)
+    pairs = np.bincount(train[:-1].astype(int) * 256 + train[1:], minlength=65536).reshape(256, 256)
+    predicted = (pairs + 4 * single) / (pairs.sum(1, keepdims=True) + 4)
+    return float(-np.log(predicted[test[:-1], test[1:]]).mean())
+
+
+def test_every_doubling_of_the_data_helps(tmp_path):
+    """Prefixes are fair samples: in whole files, or with repeated pieces in one lump, this curve jumps up and down."""
+    corpus = load_corpus(CorpusConfig(), tmp_path)
+    sizes = 2 ** np.arange(12, 23)
+    losses = [pair_loss(np.asarray(corpus.subset(size)), np.asarray(corpus.splits["test"])) for size in sizes]
+    assert (np.diff(losses) < 0).all()
+    excess = np.array(losses[:6]) - losses[-1]
+    assert (excess[:-1] / excess[1:] < 2).all()
+
+
+def test_boilerplate_does_not_come_in_one_lump(tmp_path):
+    shared = "the same words in every document, again and again\n" * 5
+    texts = [shared + f"{chr(97 + i)} and its own text\n" * 12 for i in range(26)]
+    config = msgspec.structs.replace(write_documents(tmp_path / "in", texts), shuffle_bytes=len(shared))
+    train = bytes(load_corpus(config, tmp_path / "cache").splits["train"]).split(b"\0")
+    is_shared = np.array([piece == shared.encode() for piece in train])
+    assert is_shared.sum() > 8
+    assert np.diff(is_shared.astype(int)).clip(0).sum() > 4  # separate stretches of boilerplate
+
+
 def test_small_held_out_distributions_are_skipped_with_a_note(tmp_path, monkeypatch):
     from scaling_sim.data.heldout import ENVIRONMENT
 
