@@ -10,8 +10,9 @@ from scaling_sim.training.evaluation import evaluation_share as evaluation_share
 from scaling_sim.training.evaluation import evaluation_steps as evaluation_steps
 from scaling_sim.training.job import Job as Job
 from scaling_sim.training.job import merge_jobs as merge_jobs
+from scaling_sim.training.placement import Placement as Placement
+from scaling_sim.training.placement import choose_backend as choose_backend
 from scaling_sim.training.planner import CohortPlan as CohortPlan
-from scaling_sim.training.planner import choose_backend as choose_backend
 from scaling_sim.training.planner import plan_cohorts as plan_cohorts
 from scaling_sim.training.progress import CohortLine as CohortLine
 from scaling_sim.training.progress import Progress as Progress

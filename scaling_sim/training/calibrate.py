@@ -17,8 +17,9 @@ from scaling_sim.training.estimate import Estimate, Speed, calibration_plans, es
 from scaling_sim.training.executor import Executor
 from scaling_sim.training.job import Job, merge_jobs
 from scaling_sim.training.messages import Event, Failed, Lost, Time, Timed
-from scaling_sim.training.planner import CohortPlan, Placement, choose_backend, plan_cohorts
-from scaling_sim.training.sweep import default_workers, start_executor, usable_splits
+from scaling_sim.training.placement import Placement, choose_backend, default_workers
+from scaling_sim.training.planner import CohortPlan, plan_cohorts
+from scaling_sim.training.sweep import start_executor, usable_splits
 
 
 @dataclass(frozen=True)

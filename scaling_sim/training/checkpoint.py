@@ -104,7 +104,7 @@ def write_checkpoint(
             "then run the same command again: it continues from the checkpoint before"
         ) from error
     for old in checkpoints(folder)[keep:]:
-        shutil.rmtree(old, ignore_errors=True)
+        discard(old)
     return final
 
 
@@ -158,11 +158,23 @@ def sound_checkpoints(folder: Path, step: int | None = None) -> Iterator[tuple[P
         try:
             yield path, read_manifest(path)
         except StoreError as error:
+            if not path.exists():  # removed meanwhile by the process that writes here
+                continue
             aside = path.with_name(f"corrupt-{path.name}-{uuid.uuid4().hex[:8]}")
             os.replace(path, aside)
             warnings.warn(
                 f"{error}; set aside as {aside.name}, going back to the one before", CheckpointWarning, stacklevel=2
             )
+
+
+def discard(path: Path) -> None:
+    """Remove a directory such that an interruption leaves it whole or as an orphan, never as a torn checkpoint."""
+    old = path.with_name(f".old-{uuid.uuid4().hex}")
+    try:
+        os.replace(path, old)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def sweep_orphans(folder: Path) -> int:
@@ -192,10 +204,5 @@ def _sync_folder(folder: Path) -> None:
 
 def _replace(temporary: Path, final: Path) -> None:
     """Rename over an earlier directory of the same step (a resumed run writes it again)."""
-    if final.exists():
-        old = final.with_name(f".old-{uuid.uuid4().hex}")
-        os.replace(final, old)
-        os.replace(temporary, final)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(temporary, final)
+    discard(final)
+    os.replace(temporary, final)

@@ -108,7 +108,7 @@ class Driver:
 
     def _plan(self, jobs: Iterable[Job]) -> list[CohortPlan]:
         jobs = list(jobs)
-        return plan_cohorts(jobs, max_members=self.max_members, starts=self.resume.starts(jobs))
+        return plan_cohorts(jobs, max_members=self.max_members, starts=self.resume.starts(jobs, self.active))
 
     def _submit(self, executor: Executor) -> None:
         """Give the most expensive cohorts that can start to free workers."""
@@ -198,7 +198,7 @@ class Driver:
                 self._end(job.run_id, "failed", event.message)
             return
         self._say(f"{plan.label}: {event.message}; its {len(left)} runs are tried one by one")
-        self.tracker.replace(plan.id, plan_cohorts(left, max_members=1, starts=self.resume.starts(left)))
+        self.tracker.replace(plan.id, plan_cohorts(left, max_members=1, starts=self.resume.starts(left, self.active)))
 
     def _lost(self, event: Lost) -> None:
         """A worker died: its runs continue from their last checkpoint, at most `RESTARTS` times."""

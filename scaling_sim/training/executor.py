@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
@@ -118,17 +118,16 @@ class LocalProcesses:
 
     Parameters
     ----------
-    setup : Setup
-        Handed to every worker.
-    num_workers : int
+    setups : sequence of Setup
+        One per worker; devices may differ.
     environment : mapping
         Variables added to this process's for the workers only (BLAS threads, say).
     """
 
-    def __init__(self, setup: Setup, num_workers: int, environment: Mapping[str, str]) -> None:
-        self._setup, self._environment = setup, dict(environment)
+    def __init__(self, setups: Sequence[Setup], environment: Mapping[str, str]) -> None:
+        self._environment = dict(environment)
         self._events: queue.Queue[tuple[_Process, Event | None]] = queue.Queue()
-        self._workers = [self._start() for _ in range(num_workers)]
+        self._workers = [self._start(setup) for setup in setups]
 
     @property
     def pids(self) -> list[int]:
@@ -143,7 +142,7 @@ class LocalProcesses:
         """Give the cohort to a free worker."""
         index = next(i for i, worker in enumerate(self._workers) if worker.busy is None)
         if self._workers[index].dead:
-            self._workers[index] = self._start()
+            self._workers[index] = self._start(self._workers[index].setup)
         worker = self._workers[index]
         worker.busy = order.task
         worker.tell(order)
@@ -190,8 +189,8 @@ class LocalProcesses:
         for worker in self._workers:
             worker.end(5.0 if worker.busy is None else 0.5)
 
-    def _start(self) -> _Process:
-        worker = _Process(self._setup, self._environment)
+    def _start(self, setup: Setup) -> _Process:
+        worker = _Process(setup, self._environment)
         worker.listener = threading.Thread(target=self._listen, args=(worker,), daemon=True)
         worker.listener.start()
         return worker
@@ -214,6 +213,7 @@ class _Process:
     """One worker process and the pipes to it."""
 
     def __init__(self, setup: Setup, environment: Mapping[str, str]) -> None:
+        self.setup = setup
         self.busy: CohortTask | None = None
         self.dead = False
         self.listener: threading.Thread | None = None

@@ -1,26 +1,17 @@
-"""From jobs to cohorts, and from what is installed to the backend that trains them."""
+"""From jobs to cohorts."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from scaling_sim.config import config_hash
-from scaling_sim.engine.cohort import Precision
-from scaling_sim.engine.protocol import Backend
-from scaling_sim.engine.registry import get_backend
-from scaling_sim.errors import BackendUnavailable, ScalingSimError
 from scaling_sim.model.count import flops_per_token
 from scaling_sim.training.job import Job, merge_jobs
 from scaling_sim.training.loop import CohortTask, Start
 
-AUTOMATIC = (("cupy", "cuda"), ("torch", "cuda"), ("numba", "cpu"), ("numpy", "cpu"))
-"""Backends and kinds of device that ``auto`` tries, fastest first."""
-MEMBERS = {"cuda": 64, "cpu": 1}
-"""Members per cohort: a GPU gains from many, a CPU trains one model per core."""
 LENGTH_RATIO = 2
 """The longest member of a cohort makes at most this many times the updates of the shortest."""
 
@@ -148,89 +139,3 @@ def _split(group: list[Job], first_step: int, max_members: int) -> list[list[Job
         else:
             parts.append([job])
     return parts
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Who computes: the backend, its device, the precision, and why."""
-
-    backend: Backend
-    device: str
-    precision: Precision
-    reason: str
-
-    @property
-    def origin(self) -> str:
-        """Backend and precision in one word."""
-        return f"{self.backend.name}-{self.precision}"
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether the device is a GPU."""
-        return self.device.startswith("cuda")
-
-    @property
-    def max_members(self) -> int:
-        """Largest cohort that makes sense there."""
-        return MEMBERS["cuda" if self.on_gpu else "cpu"]
-
-
-def choose_backend(
-    plans: Sequence[CohortPlan], backend: str = "auto", device: str | None = None, precision: Precision = "float32"
-) -> Placement:
-    """The first backend that works here and supports every plan, or the named one.
-
-    Raises
-    ------
-    BackendUnavailable
-        Saying for each candidate what stands in its way.
-    """
-    candidates = AUTOMATIC if backend == "auto" else ((backend, ""),)
-    refused = []
-    for name, kind in candidates:
-        if device is not None and not device.startswith(kind):
-            refused.append(f"{name}: runs on {kind}, not on {device}")
-            continue
-        try:
-            found = get_backend(name)
-        except ScalingSimError as error:
-            if backend != "auto":
-                raise
-            refused.append(f"{name}: {error}")
-            continue
-        place, why = _device(found, kind, device, plans, precision)
-        if place is not None:
-            skipped = f" ({'; '.join(refused)})" if refused else ""
-            how = "asked for" if backend != "auto" else "the fastest that works here"
-            return Placement(found, place, precision, f"{name} on {place} in {precision}: {how}{skipped}")
-        refused.append(f"{name}: {why}")
-    raise BackendUnavailable("no backend can train these runs. " + "; ".join(refused))
-
-
-def _device(
-    backend: Backend, kind: str, device: str | None, plans: Sequence[CohortPlan], precision: Precision
-) -> tuple[str | None, str]:
-    devices = [device] if device is not None else [name for name in backend.devices() if name.startswith(kind)]
-    why = f"no {kind or 'usable'} device here"
-    for name in devices:
-        reasons = (backend.why_unsupported(plan.task().cohort(), name, precision) for plan in plans)
-        first = next((reason for reason in reasons if reason), None)
-        if first is None:
-            return name, ""
-        why = first
-    return None, why
-
-
-def worker_environment(placement: Placement, num_workers: int) -> dict[str, str]:
-    """Variables for a worker process: threads for its share of the cores, and what the backend asks for."""
-    threads = 1 if placement.on_gpu else max(1, num_cores() // max(1, num_workers))
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-    ask: Callable[[int], Mapping[str, str]] | None = getattr(placement.backend, "worker_environment", None)
-    return {**dict.fromkeys(names, str(threads)), **(ask(threads) if ask else {})}
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

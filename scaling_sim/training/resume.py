@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
 from pathlib import Path
 
-from scaling_sim.training.checkpoint import sound_checkpoints, sweep_orphans
+from scaling_sim.training.checkpoint import discard, sound_checkpoints, sweep_orphans
 from scaling_sim.training.job import Job
 from scaling_sim.training.loop import Start, branch_folder
 
@@ -25,17 +24,21 @@ class Resume:
     def __init__(self, folder: Path | None, origin: str) -> None:
         self.folder, self.origin = folder, origin
 
-    def starts(self, jobs: Iterable[Job]) -> dict[str, tuple[int, Start | None]]:
+    def starts(self, jobs: Iterable[Job], active: Collection[str] = ()) -> dict[str, tuple[int, Start | None]]:
         """Run id → (updates made, where its state is), the newest sound state of each; see `plan_cohorts`.
 
-        Without a folder a decay branch gets (0, None): it repeats its parent's steps.
+        Without a folder a decay branch gets (0, None): it repeats its parent's steps. Folders of ``active`` cohorts, in
+        which a worker writes, are left alone.
         """
         jobs = list(jobs)
         if self.folder is None:
             return {job.run_id: (0, None) for job in jobs if job.config.parent}
         wanted = {job.run_id for job in jobs}
         found: dict[str, tuple[int, Start | None]] = {}
+        sweep_orphans(self.folder)
         for cohort in sorted(self.folder.glob("cohort-*")):
+            if cohort.name in active:
+                continue
             sweep_orphans(cohort)
             path, manifest = next(
                 ((p, m) for p, m in sound_checkpoints(cohort) if m.origin == self.origin), (None, None)
@@ -60,11 +63,11 @@ class Resume:
     def forget(self, cohort: str) -> None:
         """Remove the checkpoints of a cohort that is over."""
         if self.folder is not None:
-            shutil.rmtree(self.folder / cohort, ignore_errors=True)
+            discard(self.folder / cohort)
 
     def clean(self, finished: Container[str]) -> None:
         """Remove cohorts whose runs have all finished."""
         for cohort in self.folder.glob("cohort-*") if self.folder is not None else ():
             run_ids = next((manifest.run_ids for _, manifest in sound_checkpoints(cohort)), ())
             if all(run_id in finished for run_id in run_ids):
-                shutil.rmtree(cohort, ignore_errors=True)
+                discard(cohort)

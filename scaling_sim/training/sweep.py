@@ -24,7 +24,8 @@ from scaling_sim.training.executor import Executor, InProcess, LocalProcesses
 from scaling_sim.training.job import Job, check_branch, check_job, merge_jobs
 from scaling_sim.training.memory import check_memory
 from scaling_sim.training.messages import Setup, split_files
-from scaling_sim.training.planner import Placement, choose_backend, num_cores, plan_cohorts, worker_environment
+from scaling_sim.training.placement import Placement, choose_backend, default_workers, worker_environment
+from scaling_sim.training.planner import plan_cohorts
 from scaling_sim.training.progress import Progress, SweepSummary
 from scaling_sim.training.resume import Resume
 
@@ -59,7 +60,7 @@ def run_sweep(
     backend, device, precision
         ``auto`` takes the first of cupy, torch on CUDA, numba and numpy that works and supports every run.
     workers : int, optional
-        Local processes; by default one per core for a backend on the CPU and none on a GPU. 0: this process trains.
+        Local processes; one per core by default, or one per GPU where there are several. 0: this process trains.
     checkpoints : path, optional
         Folder of checkpoints. Without one, an interrupted run starts again and a decay branch repeats the steps
         of its parent.
@@ -127,21 +128,20 @@ def start_executor(
     checkpoint_seconds: float = 10.0,
 ) -> Executor:
     """Workers that are ready for cohorts; ``scratch`` receives token arrays that only live in memory."""
-    setup = Setup(
-        backend=placement.backend.name,
-        device=placement.device,
-        precision=placement.precision,
-        splits=split_files(splits, scratch) if num_workers else {},
-        checkpoint_seconds=checkpoint_seconds,
-    )
+    files = split_files(splits, scratch) if num_workers else {}
+    setups = [
+        Setup(
+            backend=placement.backend.name,
+            device=placement.devices[worker % len(placement.devices)],
+            precision=placement.precision,
+            splits=files,
+            checkpoint_seconds=checkpoint_seconds,
+        )
+        for worker in range(max(1, num_workers))
+    ]
     if num_workers == 0:
-        return InProcess(setup, splits)
-    return LocalProcesses(setup, num_workers, worker_environment(placement, num_workers))
-
-
-def default_workers(workers: int | None, placement: Placement) -> int:
-    """``workers``, or one per core on the CPU and none on a GPU."""
-    return (0 if placement.on_gpu else num_cores()) if workers is None else workers
+        return InProcess(setups[0], splits)
+    return LocalProcesses(setups, worker_environment(placement, num_workers))
 
 
 def _to_train(jobs: list[Job], corpus: Corpus, splits: Mapping[str, Tokens], store: RunStore) -> list[Job]:

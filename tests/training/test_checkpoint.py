@@ -1,4 +1,8 @@
+import os
+import random
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +102,38 @@ def test_missing_safetensors_names_the_cure(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     with pytest.raises(StoreError, match="pip install safetensors"):
         write(tmp_path, 1)
+
+
+def test_kill_9_at_any_moment_leaves_no_torn_checkpoint(tmp_path: Path) -> None:
+    """A process that writes checkpoints without pause is killed ten times; every directory left is whole."""
+    script = f"""
+import itertools, pathlib
+import numpy as np
+from scaling_sim.training.checkpoint import checkpoints, write_checkpoint
+folder = pathlib.Path({str(tmp_path)!r})
+first = int(checkpoints(folder)[0].name[5:]) + 1 if checkpoints(folder) else 0
+for step in itertools.count(first):
+    write_checkpoint(folder, step, ("a",), {{"params.w": np.full(200_000, step, np.float32)}}, b"{{}}")
+"""
+    root = Path(__file__).resolve().parents[2]
+    rng, newest = random.Random(0), -1
+    for _ in range(10):
+        writer = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(root)})
+        deadline = time.monotonic() + 20
+        while (
+            not checkpoints(tmp_path) or int(checkpoints(tmp_path)[0].name[5:]) <= newest
+        ) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.05))
+        writer.kill()
+        writer.wait()
+        (path, manifest), *_ = sound_checkpoints(tmp_path)  # a torn one would warn, and warnings are errors
+        assert manifest.step > newest
+        newest = manifest.step
+        assert (read_checkpoint(path)[1]["params.w"] == newest).all()
+    sweep_orphans(tmp_path)
+    assert len(list(tmp_path.iterdir())) <= 3
+
+
+def _newest(folder: Path) -> int:
+    return max((int(path.name[5:]) for path in checkpoints(folder)), default=-1)

@@ -123,3 +123,14 @@ def test_states_of_another_backend_are_not_mixed_in(corpus: Corpus, tmp_path: Pa
     train(jobs, corpus, tmp_path, stop_at=3)
     assert Resume(tmp_path, ORIGIN).starts(jobs)
     assert Resume(tmp_path, "numba-float32").starts(jobs) == {}
+
+
+def test_folders_in_which_a_worker_writes_are_left_alone(corpus: Corpus, tmp_path: Path) -> None:
+    jobs = [make_job()]
+    train(jobs, corpus, tmp_path, stop_at=3)
+    (folder,) = tmp_path.glob("cohort-*")
+    (folder / ".tmp-being-written").mkdir()
+    assert Resume(tmp_path, ORIGIN).starts(jobs, active=[folder.name]) == {}
+    assert (folder / ".tmp-being-written").exists()
+    assert Resume(tmp_path, ORIGIN).starts(jobs)
+    assert not (folder / ".tmp-being-written").exists()

@@ -1,12 +1,7 @@
-import pytest
-
-from scaling_sim.engine.registry import get_backend
-from scaling_sim.errors import BackendUnavailable, ConfigError
 from scaling_sim.model.shape import Shape
 from scaling_sim.training.loop import Start
-from scaling_sim.training.memory import check_memory, cohort_bytes
-from scaling_sim.training.planner import branch_steps, choose_backend, plan_cohorts, worker_environment
-from tests.training.runs import SHAPE, make_branch, make_job
+from scaling_sim.training.planner import branch_steps, plan_cohorts
+from tests.training.runs import make_branch, make_job
 
 WIDE = Shape(n_layer=1, d_model=16, n_head=2, n_ctx=16, vocab_size=16)
 
@@ -50,36 +45,3 @@ def test_branches_begin_at_their_step_and_parents_know_them() -> None:
     jobs = [parent, make_branch(parent, 20, 5), make_branch(parent, 40, 10)]
     assert branch_steps(jobs) == {parent.run_id: (20, 40)}
     assert sorted(plan.num_updates for plan in plan_cohorts(jobs)) == [5, 10, 60]
-
-
-def test_a_named_backend_is_taken_or_refused_with_its_reason() -> None:
-    plans = plan_cohorts([make_job()])
-    assert choose_backend(plans, "numpy").device == "cpu"
-    with pytest.raises(BackendUnavailable, match="bfloat16"):
-        choose_backend(plans, "numpy", precision="bfloat16")
-    with pytest.raises(ConfigError, match="numpy"):
-        choose_backend(plans, "nunpy")
-
-
-def test_automatic_choice_says_what_it_took_and_why_not_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scaling_sim.training.planner.AUTOMATIC", (("absent", "cuda"), ("numpy", "cpu")))
-    placement = choose_backend(plan_cohorts([make_job()]))
-    assert placement.backend.name == "numpy"
-    assert "absent" in placement.reason
-
-
-def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    placement = choose_backend(plan_cohorts([make_job()]), "numpy")
-    monkeypatch.setattr("scaling_sim.training.planner.num_cores", lambda: 8)
-    assert worker_environment(placement, 8)["OPENBLAS_NUM_THREADS"] == "1"
-    assert worker_environment(placement, 2)["OMP_NUM_THREADS"] == "4"
-
-
-def test_memory_is_estimated_and_refused_before_anything_is_allocated() -> None:
-    small = plan_cohorts([make_job()])[0].task().cohort()
-    check_memory(small, get_backend("numpy"), "cpu", "float32")
-    huge = Shape(n_layer=100, d_model=20_000, n_head=100, n_ctx=SHAPE.n_ctx)
-    (plan,) = plan_cohorts([make_job(shape=huge)])
-    assert cohort_bytes(plan.task().cohort()) > 100 * 12 * 20_000**2 * 16
-    with pytest.raises(ConfigError, match="GiB are free"):
-        check_memory(plan.task().cohort(), get_backend("numpy"), "cpu", "float32")

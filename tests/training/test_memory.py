@@ -1,0 +1,18 @@
+import pytest
+
+from scaling_sim.engine.registry import get_backend
+from scaling_sim.errors import ConfigError
+from scaling_sim.model.shape import Shape
+from scaling_sim.training.memory import check_memory, cohort_bytes
+from scaling_sim.training.planner import plan_cohorts
+from tests.training.runs import SHAPE, make_job
+
+
+def test_memory_is_estimated_and_refused_before_anything_is_allocated() -> None:
+    small = plan_cohorts([make_job()])[0].task().cohort()
+    check_memory(small, get_backend("numpy"), "cpu", "float32")
+    huge = Shape(n_layer=100, d_model=20_000, n_head=100, n_ctx=SHAPE.n_ctx)
+    (plan,) = plan_cohorts([make_job(shape=huge)])
+    assert cohort_bytes(plan.task().cohort()) > 100 * 12 * 20_000**2 * 16
+    with pytest.raises(ConfigError, match="GiB are free"):
+        check_memory(plan.task().cohort(), get_backend("numpy"), "cpu", "float32")
