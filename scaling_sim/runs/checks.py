@@ -120,7 +120,7 @@ def unit_warnings(columns: Mapping[str, Column], rows: Names, given: frozenset[s
     for mask, text in found:
         if mask.any():
             messages.append(f"{origin}: {text} in {name_rows(_take(rows, mask))}")
-            warnings.warn(messages[-1], DataWarning, stacklevel=4)
+            warnings.warn(messages[-1], DataWarning, stacklevel=5)
     return messages
 
 

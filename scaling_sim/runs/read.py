@@ -271,7 +271,7 @@ def _is_record_export(path: Path) -> bool:
 
 
 def _records_of_jsonl(path: Path) -> list[RunRecord]:
-    from scaling_sim.runs.store import decode_record
+    from scaling_sim.runs.codec import decode_record
 
     records = []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):

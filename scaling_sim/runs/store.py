@@ -6,7 +6,6 @@ returned, the run is on the disk, whatever happens to the process afterwards.
 
 from __future__ import annotations
 
-import math
 import os
 import sqlite3
 import threading
@@ -19,6 +18,7 @@ from typing import Any
 import msgspec
 
 from scaling_sim.errors import StoreError
+from scaling_sim.runs.codec import decode_record, encode_parts, encode_record
 from scaling_sim.runs.lock import WriteLock
 from scaling_sim.runs.record import RunRecord, Status
 
@@ -194,7 +194,7 @@ class RunStore:
                 try:
                     connection.execute(
                         "INSERT INTO runs (run_id, status, config, result) VALUES (?, ?, ?, ?)",
-                        (record.run_id, record.status, *_encode(record)),
+                        (record.run_id, record.status, *encode_parts(record)),
                     )
                 except sqlite3.IntegrityError as error:
                     raise StoreError(
@@ -206,7 +206,7 @@ class RunStore:
         with self._session(write=True) as connection:
             cursor = connection.execute(
                 "UPDATE runs SET status = ?, config = ?, result = ? WHERE run_id = ?",
-                (record.status, *_encode(record), record.run_id),
+                (record.status, *encode_parts(record), record.run_id),
             )
             if cursor.rowcount == 0:
                 raise StoreError(f"run {record.run_id} is not in {self.path}; store it first with add()")
@@ -284,32 +284,6 @@ class RunStore:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def encode_record(record: RunRecord) -> bytes:
-    """One line of JSON. Losses that are not finite are the strings "nan" and "inf", which JSON has no numbers for."""
-    return msgspec.json.encode(_spell_out(msgspec.to_builtins(record)))
-
-
-def decode_record(tree: Any) -> RunRecord:
-    """The record of a decoded line of `encode_record`; raises ``msgspec.ValidationError``."""
-    return msgspec.convert(tree, RunRecord, strict=False)  # not strict: "nan" becomes a float
-
-
-def _spell_out(tree: Any) -> Any:
-    """Copy of ``tree`` with floats that are not finite as strings."""
-    if isinstance(tree, dict):
-        return {key: _spell_out(value) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return [_spell_out(value) for value in tree]
-    return str(tree) if isinstance(tree, float) and not math.isfinite(tree) else tree
-
-
-def _encode(record: RunRecord) -> tuple[str, str]:
-    """JSON of the configuration and of everything else."""
-    tree = _spell_out(msgspec.to_builtins(record))
-    config = tree.pop("config")
-    return msgspec.json.encode(config).decode(), msgspec.json.encode(tree).decode()
 
 
 def _cure(error: sqlite3.Error) -> str:

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -179,14 +179,14 @@ class RunTable:
         ours = {name: getattr(self, name) for name in ("run", *NUMBERS, *FLAGS)}
         return {**ours, **{name: values for name, values in self.extra.items() if name not in ours}}
 
-    def to_csv(self, path: str | Path) -> None:
-        """Write the table so that `read_runs` reads it back identically, rows left out included.
+    def to_csv(self, path: str | Path | TextIO) -> None:
+        """Write the table to a file or stream so that `read_runs` reads it back identically, rows left out included.
 
         Cells that a spreadsheet would run as formulas get an apostrophe before them.
         """
         from scaling_sim.runs.write import write_csv
 
-        write_csv(self, Path(path))
+        write_csv(self, Path(path) if isinstance(path, (str, Path)) else path)
 
     def to_parquet(self, path: str | Path) -> None:
         """As `to_csv`, in Parquet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -34,16 +34,22 @@ def _blank(values: np.ndarray[Any, Any]) -> Any:
     return {"f": math.nan, "b": False}.get(values.dtype.kind, "")
 
 
-def write_csv(table: RunTable, path: Path) -> None:
+def write_csv(table: RunTable, target: Path | TextIO) -> None:
     """Floats with all their digits, NaN as an empty cell, text made harmless for spreadsheets."""
-    columns = export_columns(table)
+    if not isinstance(target, Path):
+        return _write_rows(table, target)
     try:
-        with path.open("w", encoding="utf-8", newline="") as handle:
-            writer = csv.writer(handle, lineterminator="\n")
-            writer.writerow([escape(name) for name in columns])
-            writer.writerows([_cell(value) for value in row] for row in zip(*columns.values()))
+        with target.open("w", encoding="utf-8", newline="") as handle:
+            return _write_rows(table, handle)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}; choose another file") from error
+        raise StoreError(f"cannot write {target}: {error.strerror or error}; choose another file") from error
+
+
+def _write_rows(table: RunTable, handle: TextIO) -> None:
+    columns = export_columns(table)
+    writer = csv.writer(handle, lineterminator="\n")
+    writer.writerow([escape(name) for name in columns])
+    writer.writerows([_cell(value) for value in row] for row in zip(*columns.values()))
 
 
 def _cell(value: Any) -> str:

@@ -10,7 +10,8 @@ from scaling_sim.errors import ScalingSimError
 from scaling_sim.laws import get_law
 from scaling_sim.laws.base import Array, Centre, Law
 from scaling_sim.predict.layout import Grid, Sweep
-from scaling_sim.predict.simulate import Noise, simulate
+from scaling_sim.predict.noise import Noise
+from scaling_sim.predict.simulate import simulate
 from scaling_sim.runs.table import RunTable
 from scaling_sim.testing.tables import representative_table
 

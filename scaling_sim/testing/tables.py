@@ -9,7 +9,8 @@ import numpy as np
 
 from scaling_sim.laws.constants import constants
 from scaling_sim.predict.layout import Grid, Sweep, log_spaced
-from scaling_sim.predict.simulate import Noise, simulate
+from scaling_sim.predict.noise import Noise
+from scaling_sim.predict.simulate import simulate
 from scaling_sim.runs.table import FLAGS, NUMBERS, RunTable, concat
 
 

@@ -10,7 +10,8 @@ from scaling_sim.errors import ConfigError, LawError
 from scaling_sim.laws import get_law, kaplan, law_names
 from scaling_sim.laws.constants import constants
 from scaling_sim.predict.layout import Grid, Sweep
-from scaling_sim.predict.simulate import Noise, simulate, stopping_steps
+from scaling_sim.predict.noise import Noise
+from scaling_sim.predict.simulate import simulate, stopping_steps
 from scaling_sim.runs.table import FLAGS, NUMBERS, RunTable, read_runs
 
 QUIET = Noise(sigma=0.0)

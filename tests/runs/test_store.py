@@ -81,7 +81,7 @@ def test_readers_see_committed_runs_while_the_writer_is_open(tmp_path: Path, mak
 def test_a_second_writing_process_is_refused_with_the_first_ones_pid(tmp_path: Path, make_record: Make) -> None:
     script = (
         "import sys; from scaling_sim.runs.store import RunStore; from scaling_sim.errors import StoreError\n"
-        "import msgspec; from scaling_sim.runs.store import decode_record\n"
+        "import msgspec; from scaling_sim.runs.codec import decode_record\n"
         "store = RunStore(sys.argv[1]); print(len(store))\n"
         "try: store.add(decode_record(msgspec.json.decode(sys.argv[2])))\n"
         "except StoreError as error: print(error)\n"
@@ -228,7 +228,8 @@ def test_an_export_is_read_back_as_the_same_table(tmp_path: Path, make_record: M
 
 WRITER = """
 import sys, msgspec
-from scaling_sim.runs.store import RunStore, decode_record
+from scaling_sim.runs.codec import decode_record
+from scaling_sim.runs.store import RunStore
 record = decode_record(msgspec.json.decode(sys.stdin.readline()))
 store = RunStore(sys.argv[1])
 first = len(store)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scaling_sim.errors import DataError
+from scaling_sim.errors import DataError, DataWarning, StoreError
 from scaling_sim.runs.table import FLAGS, NUMBERS, RunTable, concat, read_runs
 
 
@@ -70,6 +71,26 @@ def test_round_trip(tmp_path: Path, suffix: str) -> None:
     runs.to_csv(path) if suffix == "csv" else runs.to_parquet(path)
     assert runs.dropped == {"diverged": ("b (row 1)",)}
     assert same(read_runs(path), runs)
+
+
+def test_round_trip_through_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = table(loss=[4.0, math.nan, 1 / 3])
+    stream = io.StringIO()
+    runs.to_csv(stream)
+    monkeypatch.setattr("sys.stdin", io.StringIO(stream.getvalue()))
+    assert same(read_runs("-"), runs)
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    for write in (table().to_csv, table().to_parquet):
+        with pytest.raises(StoreError, match=r"cannot write .*absent"):
+            write(tmp_path / "absent" / "runs")
+
+
+def test_warnings_point_to_the_callers_line() -> None:
+    with pytest.warns(DataWarning) as caught:
+        table(loss=[4.0, 3.0, 99.0])
+    assert caught[0].filename == __file__
 
 
 def test_round_trip_through_pandas(tmp_path: Path) -> None:
