@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from scaling_sim_numba.trainer import NumbaTrainer
 
 
-@dataclass(frozen=True)
+@dataclass
 class NumbaBackend:
     """Numba kernels and SciPy's BLAS on the processor's cores; see `scaling_sim.engine.protocol` for the contract.
 

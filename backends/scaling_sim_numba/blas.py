@@ -1,5 +1,8 @@
 """Matrix products inside Numba kernels, by the BLAS that SciPy brings; its core type and its number of threads."""
 
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
+# (Numba infers the types of kernels.)
+
 from __future__ import annotations
 
 import contextlib
@@ -56,7 +59,7 @@ def _fortran_gemm(
 
 
 @kernel
-def gemm(alpha, a, b, beta, c):  # type: ignore[no-untyped-def]
+def gemm(alpha, a, b, beta, c):
     """c ← alpha·a·b + beta·c.
 
     ``a`` (m, k) and ``b`` (k, n) may be transposed views and blocks with any leading dimension, ``c`` (m, n) a block of

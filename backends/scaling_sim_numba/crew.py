@@ -42,6 +42,12 @@ class Models:
     adam_v: Array
     diverged: NDArray[np.bool_]
 
+    @classmethod
+    def zeros(cls, members: list[Member], num_params: int, real: type) -> Models:
+        """All numbers zero, none diverged."""
+        vectors: list[Array] = [np.zeros((len(members), num_params), real) for _ in range(3)]
+        return cls(members, vectors[0], vectors[1], vectors[2], np.zeros(len(members), np.bool_))
+
     def rows(self, rows: list[int]) -> Models:
         """These members only, as a copy."""
         return Models(
@@ -78,7 +84,7 @@ class Scratch:
     def __init__(self, arena_size: int, rows: int, num_params: int, num_blocks: int, real: type) -> None:
         self.arena = aligned(arena_size, real)
         self.tokens = np.zeros(2 * rows, np.int32)
-        self.buffers = np.zeros((2, num_params), real)
+        self.buffers: Array = np.zeros((2, num_params), real)
         self.squares = np.zeros(num_blocks)
 
 
@@ -104,7 +110,7 @@ class Crew:
         self._scratch = [
             Scratch(self._arena.total, rows, self._offsets.total, len(self._blocks), real) for _ in range(num_threads)
         ]
-        self._team_buffers = np.zeros((NUM_BUFFERS, self._offsets.total), real)  # costs memory once a team works in it
+        self._team_buffers: Array = np.zeros((NUM_BUFFERS, self._offsets.total), real)  # untouched, it costs no memory
         self._barrier = np.zeros(2, np.int64)
         self._pool = concurrent.futures.ThreadPoolExecutor(num_threads, "scaling-sim") if num_threads > 1 else None
 
@@ -169,7 +175,8 @@ class Crew:
             self._optimiser, dropout_of(models.members[member], training),
             models.params[member], models.adam_m[member], models.adam_v[member],
             models.diverged[member : member + 1] if training else np.zeros(1, np.bool_),
-            own.buffers if team == 1 else self._team_buffers, models.params[member] if work.totals_Mn is None else work.totals_Mn[member],
+            own.buffers if team == 1 else self._team_buffers,
+            models.params[member] if work.totals_Mn is None else work.totals_Mn[member],
             own.arena, own.tokens, *losses, squares, self._barrier, worker, team, work.values_MK[member],
         )  # fmt: skip
 

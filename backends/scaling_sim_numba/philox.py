@@ -3,6 +3,9 @@
 Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
 """
 
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
+# (Numba infers the types of kernels.)
+
 from __future__ import annotations
 
 import numpy as np
@@ -15,7 +18,7 @@ _LOW, _SHIFT = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
 @inlined
-def philox(key_0, key_1, c_0, c_1, c_2, c_3):  # type: ignore[no-untyped-def]
+def philox(key_0, key_1, c_0, c_1, c_2, c_3):
     """Four random 32-bit words for one key and counter; all are uint64 numbers below 2³²."""
     for _ in range(10):
         product_0, product_1 = _MULTIPLIER_0 * c_0, _MULTIPLIER_1 * c_2
@@ -26,7 +29,7 @@ def philox(key_0, key_1, c_0, c_1, c_2, c_3):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def dropout(x_Rd, dropout_of_member, step, site, first_row):  # type: ignore[no-untyped-def]
+def dropout(x_Rd, dropout_of_member, step, site, first_row):
     """Multiply ``x_Rd`` by the mask of (step, site): 1 / (1 − rate) where kept, else 0.
 
     The word of column c is number c % 4 of the counter (step, site, row, c // 4); kept where it reaches the threshold.

@@ -38,7 +38,7 @@ class NumbaTrainer:
         self._splits = {name: Split(tokens) for name, tokens in splits.items()}
         self._total = offsets_of(cohort.shape).total
         members = list(cohort.members)
-        self._models = Models(members, *(self._zeros(len(members)) for _ in range(3)), np.zeros(len(members), np.bool_))
+        self._models = Models.zeros(members, self._total, self._real)
         for row, member in enumerate(members):
             parameters = initial_parameters(cohort.shape, member.seed, dtype=self._real)
             self._models.params[row] = np.concatenate([value.ravel() for value in parameters.values()])
@@ -80,7 +80,7 @@ class NumbaTrainer:
     def gradient_noise(self, starts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """|g_i|² (M, n) and |mean g|² (M,); see `Trainer.gradient_noise`."""
         starts_MnB = self._windows("train", check_member_axis(starts, len(self.live())))
-        totals = self._zeros(len(self.live()))
+        totals = np.zeros_like(self._models.params)
         squares_Mn = self._crew.run(Work(NOISE, self._splits["train"], starts_MnB, totals_Mn=totals), self._models)
         mean = np.array([np.square(total, dtype=np.float64).sum() for total in totals])
         return squares_Mn, mean / starts_MnB.shape[1] ** 2
@@ -97,8 +97,8 @@ class NumbaTrainer:
         """Continue from ``state``; see `Trainer.load_state`."""
         ids = state_ids(self._cohort, state)
         members = [member for member in self._cohort.members if member.id in ids]
-        diverged = np.array(state["diverged"], np.bool_)
-        self._models = Models(members, *(self._zeros(len(ids)) for _ in range(3)), diverged)
+        self._models = Models.zeros(members, self._total, self._real)
+        self._models.diverged[:] = state["diverged"]
         for kind, vectors in self._kinds().items():
             for name, (place, _) in self._places().items():
                 vectors[:, place] = state[f"{kind}.{name}"].reshape(len(ids), place.stop - place.start)
@@ -114,9 +114,6 @@ class NumbaTrainer:
             name: (slice(first, last), size)
             for (name, size), first, last in zip(sizes.items(), ends[:-1], ends[1:], strict=True)
         }
-
-    def _zeros(self, members: int) -> NDArray[Any]:
-        return np.zeros((members, self._total), self._real)
 
     def _windows(self, split: str, starts: NDArray[np.int64]) -> NDArray[np.int64]:
         """A checked copy of window starts: compiled code reads tokens without bounds checks."""

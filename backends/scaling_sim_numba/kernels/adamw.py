@@ -1,5 +1,8 @@
 """AdamW with bias correction (Loshchilov and Hutter, 2019), one block of the flat vectors at a time."""
 
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
+# (Numba infers the types of kernels.)
+
 from __future__ import annotations
 
 import numpy as np
@@ -11,7 +14,7 @@ _EPSILON = 1e-8
 
 
 @kernel
-def adamw(params, moment1, moment2, grads, start, size, clip, lr, decay, beta1, beta2, step):  # type: ignore[no-untyped-def]
+def adamw(params, moment1, moment2, grads, start, size, clip, lr, decay, beta1, beta2, step):
     """p ← p·(1 − lr·decay) − lr·m̂/(√v̂ + ε), with m̂ and v̂ the corrected moments of the gradient times ``clip``."""
     real = params.dtype.type
     p, g = vector(params, start, size), vector(grads, start, size)
@@ -28,7 +31,7 @@ def adamw(params, moment1, moment2, grads, start, size, clip, lr, decay, beta1, 
 
 
 @kernel
-def sum_buffers(buffers, count, start, size):  # type: ignore[no-untyped-def]
+def sum_buffers(buffers, count, start, size):
     """Add buffers 1 .. count − 1 to buffer 0, in this order; returns Σ g² of the block in float64."""
     total = vector(buffers[0], start, size)
     for j in range(1, count):

@@ -4,6 +4,9 @@ Queries go in blocks, so that scores take block · T numbers at most. ``qkv_R3d`
 values of a row; heads are blocks of columns, read in place through BLAS strides.
 """
 
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
+# (Numba infers the types of kernels.)
+
 from __future__ import annotations
 
 import numpy as np
@@ -15,7 +18,7 @@ from scaling_sim_numba.kernels.views import block, matrix
 
 
 @kernel
-def causal_softmax(p_QJ, first):  # type: ignore[no-untyped-def]
+def causal_softmax(p_QJ, first):
     """Softmax in place of row t over the columns up to ``first + t``; zero beyond."""
     real = p_QJ.dtype.type
     rows, columns = p_QJ.shape
@@ -35,7 +38,7 @@ def causal_softmax(p_QJ, first):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def causal_softmax_backward(p_QJ, d_QJ, first):  # type: ignore[no-untyped-def]
+def causal_softmax_backward(p_QJ, d_QJ, first):
     """Turn dp into ds = p·(dp − Σ_j p·dp), in place."""
     real = p_QJ.dtype.type
     rows, columns = p_QJ.shape
@@ -51,7 +54,7 @@ def causal_softmax_backward(p_QJ, d_QJ, first):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def attention(sizes, arena, probabilities, scores, qkv_R3d, out_Rd):  # type: ignore[no-untyped-def]
+def attention(sizes, arena, probabilities, scores, qkv_R3d, out_Rd):
     """Write the attention output of every sequence and head of the chunk; keep p where ``sizes.keep``."""
     T, d = sizes.context, sizes.width
     k = d // sizes.heads
@@ -76,7 +79,7 @@ def attention(sizes, arena, probabilities, scores, qkv_R3d, out_Rd):  # type: ig
 
 
 @kernel
-def attention_backward(sizes, arena, probabilities, scores, qkv_R3d, d_out_Rd, d_qkv_R3d):  # type: ignore[no-untyped-def]
+def attention_backward(sizes, arena, probabilities, scores, qkv_R3d, d_out_Rd, d_qkv_R3d):
     """Write the gradient of qkv.
 
     dv = pᵀ·do, dp = do·vᵀ, ds = softmax'(dp), dq = ds·k/√k_width, dk = dsᵀ·q/√k_width. The last query block comes

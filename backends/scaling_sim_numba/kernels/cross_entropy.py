@@ -1,5 +1,8 @@
 """Cross-entropy of the tied head, fused with its gradient and blocked over rows: a batch's logits are never held."""
 
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
+# (Numba infers the types of kernels.)
+
 from __future__ import annotations
 
 import numpy as np
@@ -11,7 +14,7 @@ from scaling_sim_numba.kernels.views import block, matrix
 
 
 @kernel
-def softmax_loss(logits_RV, targets, losses, weight):  # type: ignore[no-untyped-def]
+def softmax_loss(logits_RV, targets, losses, weight):
     """Write −log softmax(logits)[target] of every row; turn logits into weight·(softmax − one-hot) in place."""
     real = logits_RV.dtype.type
     rows, vocab = logits_RV.shape
@@ -31,7 +34,7 @@ def softmax_loss(logits_RV, targets, losses, weight):  # type: ignore[no-untyped
 
 
 @kernel
-def head_loss(sizes, arena, logits, x_Rd, embedding_Vd, targets, losses, weight, d_x_Rd, d_embedding_Vd, backward):  # type: ignore[no-untyped-def]
+def head_loss(sizes, arena, logits, x_Rd, embedding_Vd, targets, losses, weight, d_x_Rd, d_embedding_Vd, backward):
     """Loss of every row from logits = x·Eᵀ; if ``backward``, also dx = d_logits·E and dE += d_logitsᵀ·x."""
     rows, width = x_Rd.shape
     for first in range(0, rows, sizes.logit_rows):

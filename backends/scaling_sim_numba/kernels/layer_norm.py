@@ -1,5 +1,8 @@
 """Layer norm with gain and bias: y = (x − μ)·ρ·g + b, ρ = 1/√(σ² + 1e-5)."""
 
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
+# (Numba infers the types of kernels.)
+
 from __future__ import annotations
 
 import numpy as np
@@ -8,7 +11,7 @@ from scaling_sim_numba.kernels.compiler import kernel
 
 
 @kernel
-def layer_norm(x_Rd, gain, bias, statistics_2R, y_Rd):  # type: ignore[no-untyped-def]
+def layer_norm(x_Rd, gain, bias, statistics_2R, y_Rd):
     """Write y and, for the backward pass, μ and ρ of every row."""
     real = x_Rd.dtype.type
     rows, width = x_Rd.shape
@@ -29,7 +32,7 @@ def layer_norm(x_Rd, gain, bias, statistics_2R, y_Rd):  # type: ignore[no-untype
 
 
 @kernel
-def layer_norm_backward(dx_Rd, dy_Rd, x_Rd, gain, statistics_2R, d_gain, d_bias):  # type: ignore[no-untyped-def]
+def layer_norm_backward(dx_Rd, dy_Rd, x_Rd, gain, statistics_2R, d_gain, d_bias):
     """Add the gradient of x to ``dx_Rd``, those of gain and bias to theirs.
 
     With n = (x − μ)·ρ and h = dy·g: dx = ρ·(h − mean(h) − n·mean(h·n)), dg = Σ_R dy·n, db = Σ_R dy.

@@ -3,6 +3,9 @@
 Block l: m = x + drop(attention(LN1(x)·Wqkvᵀ)·Woᵀ);  x' = m + drop(gelu(LN2(m)·Wupᵀ)·Wdownᵀ).  Matrices are (out, in).
 """
 
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
+# (Numba infers the types of kernels.)
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -27,7 +30,7 @@ class Dropout(NamedTuple):
 
 
 @kernel
-def embed(x_Rd, tokens, token_Vd, position_Td):  # type: ignore[no-untyped-def]
+def embed(x_Rd, tokens, token_Vd, position_Td):
     """x = token embedding + position embedding."""
     rows, width = x_Rd.shape
     context = position_Td.shape[0]
@@ -38,7 +41,7 @@ def embed(x_Rd, tokens, token_Vd, position_Td):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def embed_backward(dx_Rd, tokens, d_token_Vd, d_position_Td):  # type: ignore[no-untyped-def]
+def embed_backward(dx_Rd, tokens, d_token_Vd, d_position_Td):
     """Add the gradient of every row to its token and its position."""
     rows, width = dx_Rd.shape
     context = d_position_Td.shape[0]
@@ -50,7 +53,7 @@ def embed_backward(dx_Rd, tokens, d_token_Vd, d_position_Td):  # type: ignore[no
 
 
 @kernel
-def residual(y_Rd, x_Rd, a_Rk, w_dk, branch_Rd, drop, step, site, first_row):  # type: ignore[no-untyped-def]
+def residual(y_Rd, x_Rd, a_Rk, w_dk, branch_Rd, drop, step, site, first_row):
     """y = x + drop(a·wᵀ)."""
     rows, width = x_Rd.shape
     if drop.threshold > 0:
@@ -65,7 +68,7 @@ def residual(y_Rd, x_Rd, a_Rk, w_dk, branch_Rd, drop, step, site, first_row):  #
 
 
 @kernel
-def residual_backward(d_a_Rk, d_w_dk, dy_Rd, a_Rk, w_dk, branch_Rd, drop, step, site, first_row):  # type: ignore[no-untyped-def]
+def residual_backward(d_a_Rk, d_w_dk, dy_Rd, a_Rk, w_dk, branch_Rd, drop, step, site, first_row):
     """da = drop(dy)·w, dw += drop(dy)ᵀ·a; the gradient of x is dy itself."""
     if drop.threshold > 0:
         branch_Rd[:, :] = dy_Rd
@@ -78,7 +81,7 @@ def residual_backward(d_a_Rk, d_w_dk, dy_Rd, a_Rk, w_dk, branch_Rd, drop, step, 
 
 
 @kernel
-def forward(sizes, at, to, params, arena, tokens, drop, step, first_row):  # type: ignore[no-untyped-def]
+def forward(sizes, at, to, params, arena, tokens, drop, step, first_row):
     """Activations of every layer and of the final layer norm, left in the arena."""
     rows, d, f = tokens.size, sizes.width, sizes.hidden
     x_Rd = matrix(arena, to.x if sizes.layers else to.x_final, rows, d)
@@ -134,7 +137,7 @@ def forward(sizes, at, to, params, arena, tokens, drop, step, first_row):  # typ
 
 
 @kernel
-def backward(sizes, at, to, params, grads, arena, tokens, drop, step, first_row):  # type: ignore[no-untyped-def]
+def backward(sizes, at, to, params, grads, arena, tokens, drop, step, first_row):
     """Add the chunk's gradient to ``grads``, from what `forward` left and the head's gradient in ``d_narrow``."""
     rows, d, f = tokens.size, sizes.width, sizes.hidden
     dx_Rd = matrix(arena, to.d_x, rows, d)
@@ -198,9 +201,7 @@ def backward(sizes, at, to, params, grads, arena, tokens, drop, step, first_row)
 
 
 @kernel
-def chunk_loss(  # type: ignore[no-untyped-def]
-    sizes, at, to, params, grads, arena, tokens, targets, losses, weight, drop, step, first_row, gradient
-):
+def chunk_loss(sizes, at, to, params, grads, arena, tokens, targets, losses, weight, drop, step, first_row, gradient):
     """Loss of every row into ``losses``; if ``gradient``, add weight · d(Σ losses) to ``grads``."""
     rows, d = tokens.size, sizes.width
     forward(sizes, at, to, params, arena, tokens, drop, step, first_row)

@@ -1,5 +1,8 @@
 """Scalar functions that LLVM can vectorise inside the loops of other kernels."""
 
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
+# (Numba infers the types of kernels.)
+
 from __future__ import annotations
 
 import math
@@ -19,7 +22,7 @@ def exp(x: Any) -> Any:
     return np.exp(x)
 
 
-def _exp_float32(x):  # type: ignore[no-untyped-def]
+def _exp_float32(x):
     """2^i · p(r) with x = i·ln 2 + r, |r| ≤ ln 2 / 2, and a minimax polynomial p of degree 6 (Cephes expf): 2 ulp.
 
     The clamps are written so that a NaN fails both tests and goes through to the polynomial.
@@ -59,13 +62,13 @@ def order_value(key: Any, like: Any) -> Any:
 def _order_key(x: Any) -> Any:
     if x == types.float32:
 
-        def key_32(x):  # type: ignore[no-untyped-def]
+        def key_32(x):
             bits = np.float32(x).view(np.int32)
             return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
 
         return key_32
 
-    def key_64(x):  # type: ignore[no-untyped-def]
+    def key_64(x):
         bits = np.float64(x).view(np.int64)
         return bits ^ ((bits >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF))
 
@@ -76,20 +79,20 @@ def _order_key(x: Any) -> Any:
 def _order_value(key: Any, like: Any) -> Any:
     if like == types.float32:
 
-        def value_32(key, like):  # type: ignore[no-untyped-def]
+        def value_32(key, like):
             key = np.int32(key)
             return np.int32(key ^ ((key >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
 
         return value_32
 
-    def value_64(key, like):  # type: ignore[no-untyped-def]
+    def value_64(key, like):
         return np.int64(key ^ ((key >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF))).view(np.float64)
 
     return value_64
 
 
 @inlined
-def row_maximum(x_RV, row, columns):  # type: ignore[no-untyped-def]
+def row_maximum(x_RV, row, columns):
     """Largest of the first ``columns`` numbers of a row."""
     largest = order_key(x_RV[row, 0])
     for i in range(columns):

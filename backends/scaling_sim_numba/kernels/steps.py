@@ -5,6 +5,9 @@ j, j + 8, … in order; buffers are added in order; norms are summed over fixed 
 the same sums with two buffers instead of eight.
 """
 
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
+# (Numba infers the types of kernels.)
+
 from __future__ import annotations
 
 from typing import Any, NamedTuple
@@ -33,7 +36,7 @@ class Optimiser(NamedTuple):
 
 
 @kernel
-def read_window(data, token_bytes, start, inputs, targets):  # type: ignore[no-untyped-def]
+def read_window(data, token_bytes, start, inputs, targets):
     """Copy one window of little-endian tokens; targets are one token behind the inputs."""
     for t in range(inputs.size + 1):
         first = (start + t) * token_bytes
@@ -47,7 +50,7 @@ def read_window(data, token_bytes, start, inputs, targets):  # type: ignore[no-u
 
 
 @kernel
-def batch_part(  # type: ignore[no-untyped-def]
+def batch_part(
     sizes, at, to, params, buffers, arena, tokens, data, token_bytes, starts_B, drop, step, gradient, worker, team,
     row_losses, chunk_losses,
 ):  # fmt: skip
@@ -81,9 +84,7 @@ def batch_part(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def update_part(  # type: ignore[no-untyped-def]
-    blocks, params, moment1, moment2, grads, squares, lr, optimiser, step, worker, team
-):
+def update_part(blocks, params, moment1, moment2, grads, squares, lr, optimiser, step, worker, team):
     """Clip and update the blocks that fall to ``worker``; false, and nothing changed, if the norm is not finite."""
     norm = np.sqrt(squares.sum())
     if not np.isfinite(norm):
@@ -100,7 +101,7 @@ def _build(fingerprint: str) -> Any:
     """The entry point. Its closure holds the hash of the sources, and with it the key of the compiler cache does."""
 
     @cached_kernel
-    def member_steps(  # type: ignore[no-untyped-def]
+    def member_steps(
         mode, first_step, sizes, at, to, blocks, data, token_bytes, starts_KB, lr_K, optimiser, drop,
         params, moment1, moment2, diverged, buffers, total, arena, tokens, row_losses, chunk_losses, squares,
         barrier, worker, team, values_K,
