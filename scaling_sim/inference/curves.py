@@ -30,8 +30,6 @@ class CurveErrors:
     error : (n,) array, measured standard error of the log loss, NaN or 0 if unknown
     """
 
-    parameters = ("sigma", "tau", "ell")
-
     def __init__(self, run: NDArray[np.str_], log_S: Array, error: Array) -> None:
         self.names, which = np.unique(run, return_inverse=True)
         order = np.lexsort((log_S, which))
@@ -45,25 +43,32 @@ class CurveErrors:
         grids = np.concatenate([np.round(padded_S - padded_S[:, :1], 9), padded_e], axis=1)
         unique, self._grid = np.unique(np.nan_to_num(grids, nan=-1.0), axis=0, return_inverse=True)
         steps = self._index.shape[1]
-        self._gap = np.diff(unique[:, :steps], axis=1)
+        self._gap = np.abs(np.diff(unique[:, :steps], axis=1))
         self._variance = unique[:, steps:] ** 2
         self._present = unique[:, :steps] >= 0
+        self._constants = [
+            np.array([lgamma((nu + n) / 2) - lgamma(nu / 2) - 0.5 * n * log(nu * pi) for n in counts]) for nu in NU
+        ]
 
     def coordinates(self) -> tuple[Coordinate, ...]:
-        """σ within a factor of 27 of .3 %, τ of 1 %, ℓ of 5 of one e-fold of steps (90 % of the prior)."""
+        """Total scale within a factor of 27 of 1 %, σ² 3 to 81 % of it, ℓ .3 to 3 e-folds of steps (90 % of the prior).
+
+        The share is bounded away from 0 by its prior because data often say only that σ is small.
+        """
         return (
-            Coordinate("log_sigma", Normal(log(0.003), 2.0), "log scale of independent errors of the log loss"),
-            Coordinate("log_tau", Normal(log(0.01), 2.0), "log scale of errors that a curve keeps"),
-            Coordinate("log_ell", Normal(0.0, 1.0), "log of the correlation length in ln S"),
+            Coordinate("log_scale", Normal(log(0.01), 2.0), "log of √(σ² + τ²), the scale of errors of the log loss"),
+            Coordinate("logit_independent", Normal(-1.0, 1.5), "logit of the share of σ² in σ² + τ²"),
+            Coordinate("log_ell", Normal(0.0, 0.75), "log of the correlation length in ln S"),
         )
 
     def log_density(self, residuals: Array, u: Array) -> Array:
         """Log density of each curve and ν, (n_draws, n_curves, 3), normalised."""
-        quadratic, log_det = self._kalman(residuals, *np.exp(u.T[:3, :, None]))
-        terms = []
-        for nu in NU:
-            constant = np.array([lgamma((nu + n) / 2) - lgamma(nu / 2) - 0.5 * n * log(nu * pi) for n in self.length])
-            terms.append(constant - 0.5 * log_det - 0.5 * (nu + self.length) * np.log1p(quadratic / nu))
+        variance, share, ell = self._scales(u)
+        quadratic, log_det = self._kalman(residuals, variance * share, variance * (1.0 - share), ell)
+        terms = [
+            constant - 0.5 * log_det - 0.5 * (nu + self.length) * np.log1p(quadratic / nu)
+            for nu, constant in zip(NU, self._constants, strict=True)
+        ]
         return np.stack(terms, axis=-1)
 
     def log_likelihood(self, residuals: Array, u: Array) -> Array:
@@ -72,31 +77,43 @@ class CurveErrors:
 
     def natural(self, u: Array, nu: Array) -> dict[str, Array]:
         """``sigma`` and ``tau``, scales of the log loss, and ``ell``, the correlation length in ln S."""
-        return dict(zip(self.parameters, np.exp(u.T), strict=True))
+        variance, share, ell = (value[:, 0] for value in self._scales(u))
+        return {"sigma": np.sqrt(variance * share), "tau": np.sqrt(variance * (1.0 - share)), "ell": ell}
 
     def initial(self, residuals: Array) -> Array:
         """(3,) coordinates that fit these residuals (n_rows,) about right."""
-        scale = np.log(max(float(np.median(np.abs(residuals))), 1e-9))
-        return np.array([scale - 1.0, scale, 0.0])
+        return np.array([np.log(max(float(np.median(np.abs(residuals))), 1e-9)), -1.0, 0.0])
 
-    def _kalman(self, residuals: Array, sigma: Array, tau: Array, ell: Array) -> tuple[Array, Array]:
-        """rᵀ Σ⁻¹ r and log det Σ of each curve, (n_draws, n_curves); scales are (n_draws, 1)."""
-        padded = residuals[:, self._index]  # index −1 reads some row; its weight is 0
-        level, prior = sigma**2, tau**2
-        variance, mean = np.broadcast_to(prior, (len(residuals), len(self._variance))), 0.0
-        quadratic, log_det = np.zeros((len(residuals), len(self.length))), np.zeros(variance.shape)
-        decay = np.exp(-self._gap / ell[..., None])
-        for k in range(self._index.shape[1]):
-            here = self._present[:, k]
-            noise = level + self._variance[:, k]
-            total = variance + noise
-            surprise = padded[:, :, k] - mean
-            quadratic += surprise**2 * np.where(here, 1.0 / total, 0.0)[:, self._grid]
-            log_det += np.where(here, np.log(total), 0.0)
+    def _scales(self, u: Array) -> tuple[Array, Array, Array]:
+        """σ² + τ², the share of σ² in it, and ℓ, (n_draws, 1) each."""
+        return np.exp(2.0 * u[:, :1]), 1.0 / (1.0 + np.exp(-u[:, 1:2])), np.exp(u[:, 2:3])
+
+    def _kalman(self, residuals: Array, independent: Array, kept: Array, ell: Array) -> tuple[Array, Array]:
+        """rᵀ Σ⁻¹ r and log det Σ of each curve, (n_draws, n_curves), for σ², τ² and ℓ (n_draws, 1).
+
+        Predicted variances follow from the grids alone, so that only the predicted means need a step per point and
+        curve.
+        """
+        decay = np.exp(-self._gap / ell[:, :, None])  # (n_draws, n_grids, n_points − 1)
+        noise = independent[:, :, None] + self._variance
+        total, gain = np.empty(noise.shape), np.empty(noise.shape)
+        variance = np.broadcast_to(kept, noise.shape[:2])
+        for k in range(noise.shape[2]):
+            total[:, :, k] = variance + noise[:, :, k]
+            gain[:, :, k] = variance / total[:, :, k]
             if k < decay.shape[2]:
-                factor = decay[:, :, k]
-                mean = factor[:, self._grid] * (mean + (variance / total)[:, self._grid] * surprise)
-                variance = prior + factor**2 * (variance * noise / total - prior)
+                variance = kept + decay[:, :, k] ** 2 * (gain[:, :, k] * noise[:, :, k] - kept)
+        log_det = np.where(self._present, np.log(total), 0.0).sum(axis=2)
+        precision = np.where(self._present, 1.0 / total, 0.0)
+        forget = np.moveaxis((decay * (1.0 - gain[:, :, :-1]))[:, self._grid], 2, 0).copy()
+        learn = np.moveaxis((decay * gain[:, :, :-1])[:, self._grid], 2, 0).copy()
+        observed = np.moveaxis(residuals[:, self._index], 2, 0).copy()  # index −1 reads some row; its precision is 0
+        surprise = observed.copy()
+        mean = np.zeros(observed.shape[1:])
+        for k in range(len(forget)):
+            mean = forget[k] * mean + learn[k] * observed[k]
+            surprise[k + 1] -= mean
+        quadratic = np.einsum("kdc,dck->dc", surprise**2, precision[:, self._grid])
         return quadratic, log_det[:, self._grid]
 
 

