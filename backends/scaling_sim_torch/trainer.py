@@ -30,7 +30,7 @@ from scaling_sim_torch.optimizer import Schedule, adamw, clip_factors, decay_mas
 KINDS = ("params", "adam_m", "adam_v")
 
 MAX_FUSED_SEQUENCES = 65535
-"""CUDA's fused attention kernels put the sequences on a grid axis of this length."""
+"""The fused bfloat16 attention kernels of CUDA fail beyond (seen with torch 2.11 on an H200; float32 does not)."""
 
 
 class TorchTrainer:
@@ -169,7 +169,8 @@ class TorchTrainer:
         with ExitStack() as stack:
             if self.bfloat16:
                 stack.enter_context(torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False))
-            if self.device.type == "cuda" and (self.deterministic or num_sequences > MAX_FUSED_SEQUENCES):
+            too_many = self.bfloat16 and num_sequences > MAX_FUSED_SEQUENCES
+            if self.device.type == "cuda" and (self.deterministic or too_many):
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             yield
 

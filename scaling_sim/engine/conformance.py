@@ -266,6 +266,8 @@ class Conformance(Harness):
             self._check_near("mean loss per position", mean, expected_mean, self.curve_tolerance)
             self._check_near("standard error", error, expected_error, self.curve_tolerance)
             check_equal("the state after evaluate", trainer.state(), before)
+            _, error = trainer.evaluate("test", starts[..., :1, :1])
+            assert np.isnan(error).all(), f"the standard error of one sequence must be NaN, got {error}"
 
     def test_gradient_noise(self) -> None:
         """Squared norms of small batches' gradients and of their mean, unclipped and without dropout."""

@@ -21,6 +21,10 @@ Rules
   1 − rate.
 * A member whose loss or gradient norm is not finite is marked diverged: its loss is reported as NaN from that step on,
   its weights are left as they were, the others are untouched.
+* Arguments may be strided or read-only (a memory map); they are neither changed nor kept. Returned arrays are the
+  caller's.
+* Windows that leave their split, unknown splits and ids, wrong shapes and states that do not fit raise a
+  `ScalingSimError` before anything is computed; `scaling_sim.engine.checks` has the checks and their wording.
 * A trainer is used by one thread.
 """
 
@@ -66,6 +70,8 @@ class Trainer(Protocol):
 
     def evaluate(self, split: str, starts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean loss per position (M, T) and standard error over sequences of the mean loss (M,), nats; no dropout.
+
+        The standard error of a single sequence is NaN.
 
         ``starts`` is (n, B), the same windows for all members, or (M, n, B).
         """

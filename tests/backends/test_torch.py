@@ -114,12 +114,14 @@ def test_an_update_never_waits_for_the_host(torch):
 
 
 @pytest.mark.gpu
-def test_more_sequences_than_a_grid_axis(torch):
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.01)])
+def test_more_sequences_than_a_grid_axis(torch, precision, tolerance):
     shape = Shape(n_layer=1, d_model=16, n_head=2, n_ctx=8, vocab_size=17)
     cohort = Cohort(shape=shape, batch_sequences=35000, members=(Member(id=0, seed=0), Member(id=1, seed=1)))
     starts, lr = np.random.default_rng(0).integers(0, 600, (3, 2, 35000)), np.full((3, 2), 0.01)
-    losses = [BACKEND.start(cohort, PLAIN.splits(), device).advance(0, starts, lr) for device in ("cuda:0", "cpu")]
-    np.testing.assert_allclose(*losses, atol=1e-5)
+    places = (("cuda:0", precision), ("cpu", "float32"))
+    losses = [BACKEND.start(cohort, PLAIN.splits(), *place).advance(0, starts, lr) for place in places]
+    np.testing.assert_allclose(*losses, atol=tolerance)
 
 
 def test_package_is_listed_without_importing_torch():
