@@ -35,6 +35,14 @@ MIN_HELD_OUT_TOKENS = 16384
 DEFAULT_BPE_VOCABULARY = 1024
 
 
+CURES = {
+    "stdlib": "another source",
+    "files": "more documents, a smaller piece_bytes (for text files)",
+    "synthetic": "more synthetic_tokens",
+}
+"""What to do about too few documents, by source."""
+
+
 class SymbolTokenizer:
     """Takes the bytes of a synthetic language as the token ids that they are; documents have no end."""
 
@@ -135,7 +143,7 @@ def _split(config: CorpusConfig, digests: set[bytes]) -> dict[str, set[bytes]]:
     if empty:
         raise DataError(
             f"every split needs a document, but {len(digests)} documents left none for {', '.join(empty)}; "
-            "give more documents, a smaller piece_bytes or larger fractions"
+            f"give {CURES[config.source]} or larger fractions"
         )
     return groups
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,6 +39,8 @@ def numpy_headers() -> Iterator[Document]:
 
 def licences() -> Iterator[Document]:
     """Licence texts of the installed distributions among `LICENSED`."""
+    import importlib.metadata
+
     for name in LICENSED:
         try:
             files = importlib.metadata.files(name) or []

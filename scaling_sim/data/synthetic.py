@@ -37,8 +37,8 @@ ARGUMENT_SYMBOLS = 1 << ARGUMENT_BITS
 SINGLE_CONTEXTS = 4
 """Ranks that have a class of their own; classes double in pairs after them."""
 
-CHUNK_SEGMENTS = 8192
-"""Segments in one chunk of text, the unit of random access (about 22,000 tokens)."""
+CHUNK_SEGMENTS = 2048
+"""Segments in one chunk of text, the unit of random access (about 5,200 tokens)."""
 
 
 class SyntheticConfig(Config, frozen=True):

@@ -294,8 +294,10 @@ def test_empty_corpus(tmp_path):
 
 
 def test_too_few_documents_for_every_split(tmp_path):
-    with pytest.raises(DataError, match="1 documents left none for"):
+    with pytest.raises(DataError, match=r"1 documents left none for .* smaller piece_bytes"):
         load_corpus(write_documents(tmp_path, ["only one"]), tmp_path / "cache")
+    with pytest.raises(DataError, match="give more synthetic_tokens"):
+        load_corpus(CorpusConfig(source="synthetic", synthetic_tokens=10), tmp_path / "cache")
 
 
 def test_missing_files(tmp_path):
