@@ -195,7 +195,7 @@ def allocate(
     gpu_hours: ArrayLike | None = None,
     money: ArrayLike | None = None,
     flops_per_second: float | None = None,
-    utilisation: float | None = None,
+    utilisation: float = 1.0,
     price_per_gpu_hour: float | None = None,
     batch: Batch = "critical",
 ) -> Allocation:

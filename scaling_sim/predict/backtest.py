@@ -269,7 +269,7 @@ def _one_cut(law: Law, runs: RunTable, data: Observations, C: Array, cut: float)
     if len(beyond) < MIN_HELD_OUT:
         raise DesignError(f"fewer than {MIN_HELD_OUT} rows lie beyond a cut")
     below = runs.select(np.less_equal(runs.C, cut), "beyond the cut of a back-test")
-    fitted = point_fit(below, law)
+    fitted = point_fit(below, law, "posterior")  # the mode of what is sampled: outliers count as little as there
     held = data.take(beyond)
     predicted = np.exp(law.log_response(fitted.parameters, held.columns))
     scale = 1.4826 * float(np.median(np.abs(fitted.residuals)))

@@ -16,7 +16,7 @@ def budget_flops(
     gpu_hours: ArrayLike | None = None,
     money: ArrayLike | None = None,
     flops_per_second: float | None = None,
-    utilisation: float | None = None,
+    utilisation: float = 1.0,
     price_per_gpu_hour: float | None = None,
 ) -> NDArray[np.float64]:
     """Return the compute paid, in FLOP, with the shape of the budget given.
@@ -26,9 +26,9 @@ def budget_flops(
     compute, pf_days, gpu_hours, money
         Exactly one of them: FLOP; PF-days (8.64e19 FLOP); GPU-hours; money in any currency.
     flops_per_second : float
-        Peak FLOP/s of one GPU; needed for ``gpu_hours`` and ``money``.
+        FLOP/s that one GPU sustains, or its peak with ``utilisation``; needed for ``gpu_hours`` and ``money``.
     utilisation : float
-        Share of the peak that training reaches, in (0, 1]; needed for ``gpu_hours`` and ``money``.
+        Share of ``flops_per_second`` that training reaches, in (0, 1].
     price_per_gpu_hour : float
         In the currency of ``money``; needed for ``money``.
 

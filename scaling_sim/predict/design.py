@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MAX_RUNS = 40
+MAX_COPIES = 3
+"""Seeds of one run: more would measure its loss better than the law is right about it."""
 DEFAULT_NOISE = 0.01
 """Residual scale of ln loss where the fit does not say."""
 
@@ -159,22 +161,23 @@ def _noise(fit: Fit) -> float:
 def _greedy(
     target: Array, losses: list[Array], pool: list[Candidate], noise: float, budget: float, power: float
 ) -> tuple[Purchase, ...]:
-    """Buy the run that removes most variance per cost^power, update the joint covariance, repeat; runs may recur."""
+    """Buy the run that removes most variance per cost^power, update the joint covariance, repeat."""
     ends = np.cumsum([1, *(y.shape[1] for y in losses)])
     blocks = [np.arange(a, b) for a, b in pairwise(ends)]
     covariance = np.cov(np.column_stack([target, *losses]), rowvar=False)
     bought: list[Purchase] = []
-    left = budget
+    left, copies = budget, np.zeros(len(pool), dtype=np.int64)
     while len(bought) < MAX_RUNS:
         gains = [
-            _gain(covariance, block, noise) / c.cost**power if c.cost <= left else -np.inf
-            for block, c in zip(blocks, pool, strict=True)
+            _gain(covariance, block, noise) / c.cost**power if c.cost <= left and made < MAX_COPIES else -np.inf
+            for block, c, made in zip(blocks, pool, copies, strict=True)
         ]
         best = int(np.argmax(gains))
         if not gains[best] > 0:
             break
         covariance = _measured(covariance, blocks[best], noise)
         left -= pool[best].cost
+        copies[best] += 1
         bought.append(Purchase(pool[best], float(np.sqrt(max(covariance[0, 0], 0.0)))))
     return tuple(bought)
 

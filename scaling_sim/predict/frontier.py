@@ -8,7 +8,8 @@ loss inside B_crit(L) is stationary there. With x = (N_c/N)^αN and r = αN/αS 
     B_crit = B*/(L − E)^(1/αB)          (1.4)
     C_min = 6·N·B_crit·S_min            C = 6·N·S_min·(B + B_crit)      (5.4)
 
-so allocation at any batch is one monotone equation in ln N. An entropy floor E shifts the loss and nothing else.
+so ln S_min and ln B_crit are lines in ln N, and allocation at any batch is one monotone equation. An entropy floor E
+shifts the loss and nothing else.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scaling_sim.laws.kaplan import critical_batch
 from scaling_sim.predict.source import Array, Fit, columns_of
@@ -70,11 +70,9 @@ class KaplanFrontier:
     def at(self, log_N: Array) -> FrontierPoint:
         """Frontier at ln N."""
         ratio = self.alpha_N / self.alpha_S
-        converged = np.exp(self.alpha_N * (np.log(self.N_c) - log_N))
-        loss = self.E + (1 + ratio) * converged
-        S_min = self.S_c * (ratio * converged) ** (-1 / self.alpha_S)
-        B_crit = self.critical_batch(loss)
-        N = np.exp(log_N)
+        loss = self.E + (1 + ratio) * np.exp(self.alpha_N * (np.log(self.N_c) - log_N))
+        (s_at, s_slope), (b_at, b_slope) = self._steps(), self._batch()
+        N, S_min, B_crit = np.exp(log_N), np.exp(s_at + s_slope * log_N), np.exp(b_at + b_slope * log_N)
         return FrontierPoint(N, loss, S_min, B_crit, 6 * N * B_crit * S_min)
 
     def critical_batch(self, loss: Array) -> Array:
@@ -84,33 +82,37 @@ class KaplanFrontier:
     def solve(self, compute: Array, batch: Batch = "critical") -> FrontierPoint:
         """Frontier at which ``compute`` (k,) FLOP are paid with this batch (tokens, or B_crit itself).
 
-        ln C grows in ln N with a slope between 1 + r and 1 + r + αN/αB, so nearly straight: Newton needs few steps.
-        At the critical batch it is straight, and one step is exact: (B.9).
+        At the critical batch ln C is linear in ln N: (B.9). At a fixed one it is linear plus softplus(ln B_crit/B),
+        convex and within ln 2 of its asymptotes, so that Newton from where these meet C comes down monotonically.
         """
-        target = np.log(compute)
-        log_N = np.log(self.N_c) + np.zeros_like(target)
+        (s_at, s_slope), (b_at, b_slope) = self._steps(), self._batch()
+        target = np.log(compute) - np.log(6.0) - s_at
+        efficient = (target - np.log(2.0) - b_at) / (1 + s_slope + b_slope)
+        if batch == "critical":
+            return self.at(efficient)
+        log_b = float(np.log(batch))
+        large_batch, small_batch = (target - log_b) / (1 + s_slope), (target - b_at) / (1 + s_slope + b_slope)
+        log_N = np.minimum(large_batch, small_batch)
         for _ in range(60):
-            log_C, slope = self._log_compute(log_N, batch)
-            step = (target - log_C) / slope
-            log_N = log_N + step
-            if np.max(np.abs(step)) < 1e-13 * np.max(np.abs(log_N)):
+            z = b_at - log_b + b_slope * log_N
+            small = np.exp(-np.abs(z))
+            value = (1 + s_slope) * log_N + np.maximum(z, 0.0) + np.log1p(small)
+            share = np.where(z > 0, 1.0, small) / (1 + small)
+            step = (target - log_b - value) / (1 + s_slope + b_slope * share)
+            log_N += step
+            if np.max(np.abs(step)) < 1e-7:  # quadratic: the next step would be below 1e-14
                 break
         return self.at(log_N)
 
-    def _log_compute(self, log_N: Array, batch: Batch) -> tuple[Array, Array]:
-        """ln C paid and its derivative by ln N."""
+    def _steps(self) -> tuple[Array, Array]:
+        """ln S_min on the frontier as a line in ln N: value at 0 and slope."""
         ratio = self.alpha_N / self.alpha_S
-        log_x = self.alpha_N * (np.log(self.N_c) - log_N)
-        log_B = np.log(self.B_star) - (np.log1p(ratio) + log_x) / self.alpha_B
-        share: Array | float = 1.0
-        log_sum = log_B + np.log(2.0)
-        if batch != "critical":
-            log_sum = np.logaddexp(np.log(batch), log_B)
-            share = np.exp(log_B - log_sum)
-        log_S = np.log(self.S_c) - (np.log(ratio) + log_x) / self.alpha_S
-        log_C = np.log(6.0) + log_N + log_S + log_sum
-        slope: NDArray[np.float64] = 1 + ratio + share * self.alpha_N / self.alpha_B
-        return log_C, slope
+        return np.log(self.S_c) - (np.log(ratio) + self.alpha_N * np.log(self.N_c)) / self.alpha_S, ratio
+
+    def _batch(self) -> tuple[Array, Array]:
+        """ln B_crit on the frontier as a line in ln N: value at 0 and slope."""
+        log_L = np.log1p(self.alpha_N / self.alpha_S) + self.alpha_N * np.log(self.N_c)
+        return np.log(self.B_star) - log_L / self.alpha_B, self.alpha_N / self.alpha_B
 
 
 @dataclass(frozen=True)
