@@ -19,32 +19,42 @@ def compute_exponent(alpha_N: Any, alpha_S: Any, alpha_B: Any) -> Any:
     return 1 / (1 / alpha_S + 1 / alpha_B + 1 / alpha_N)
 
 
-def compute_scale(p: Mapping[str, Any]) -> Any:
-    """Return C_c in FLOP (B.8): 6·N_c·B*·S_c·(1 + αN/αS)^(1/αS + 1/αN)·(αS/αN)^(1/αS)."""
+def log_compute_scale(p: Mapping[str, Any]) -> Any:
+    """Return ln C_c, C_c in FLOP (B.8): 6·N_c·B*·S_c·(1 + αN/αS)^(1/αS + 1/αN)·(αS/αN)^(1/αS)."""
     a_N, a_S = p["alpha_N"], p["alpha_S"]
-    growth = (1 + a_N / a_S) ** (1 / a_S + 1 / a_N) * (a_S / a_N) ** (1 / a_S)
-    return 6 * p["N_c"] * p["B_star"] * p["S_c"] * growth
+    growth = np.log1p(a_N / a_S) * (1 / a_S + 1 / a_N) + np.log(a_S / a_N) / a_S
+    return np.log(6.0) + np.log(p["N_c"]) + np.log(p["B_star"]) + np.log(p["S_c"]) + growth
+
+
+def compute_scale(p: Mapping[str, Any]) -> Any:
+    """Return C_c in FLOP (B.8)."""
+    return np.exp(log_compute_scale(p))
 
 
 def optimal_loss(C_min: ArrayLike, p: Mapping[str, Any]) -> Any:
     """Return L(C_min) = (C_c/C_min)^αC in nats per token (B.6)."""
-    return (compute_scale(p) / np.asarray(C_min)) ** compute_exponent(p["alpha_N"], p["alpha_S"], p["alpha_B"])
+    a_C = compute_exponent(p["alpha_N"], p["alpha_S"], p["alpha_B"])
+    return np.exp(a_C * (log_compute_scale(p) - np.log(C_min)))
+
+
+def log_optimal_size(log_C_min: Any, p: Mapping[str, Any]) -> Any:
+    """Return ln N(C_min) (B.9), N = N_c·(C_min/C_c)^(αC/αN)·(1 + αN/αS)^(1/αN)."""
+    a_N = p["alpha_N"]
+    a_C = compute_exponent(a_N, p["alpha_S"], p["alpha_B"])
+    return np.log(p["N_c"]) + a_C / a_N * (log_C_min - log_compute_scale(p)) + np.log1p(a_N / p["alpha_S"]) / a_N
 
 
 def optimal_size(C_min: ArrayLike, p: Mapping[str, Any]) -> Any:
-    """Return N(C_min) (B.9): N_c·(C_min/C_c)^(αC/αN)·(1 + αN/αS)^(1/αN)."""
-    a_N = p["alpha_N"]
-    a_C = compute_exponent(a_N, p["alpha_S"], p["alpha_B"])
-    shape = (1 + a_N / p["alpha_S"]) ** (1 / a_N)
-    return p["N_c"] * (np.asarray(C_min) / compute_scale(p)) ** (a_C / a_N) * shape
+    """Return N(C_min) (B.9)."""
+    return np.exp(log_optimal_size(np.log(C_min), p))
 
 
 def optimal_steps(C_min: ArrayLike, p: Mapping[str, Any]) -> Any:
     """Return S_min(C_min) (B.10): C_c/(6·N_c·B*)·(1 + αN/αS)^(-1/αN)·(C_min/C_c)^(αC/αS)."""
     a_N, a_S = p["alpha_N"], p["alpha_S"]
-    scale = compute_scale(p)
-    front = scale / (6 * p["N_c"] * p["B_star"]) * (1 + a_N / a_S) ** (-1 / a_N)
-    return front * (np.asarray(C_min) / scale) ** (compute_exponent(a_N, a_S, p["alpha_B"]) / a_S)
+    log_scale = log_compute_scale(p)
+    front = log_scale - np.log(6.0) - np.log(p["N_c"]) - np.log(p["B_star"]) - np.log1p(a_N / a_S) / a_N
+    return np.exp(front + compute_exponent(a_N, a_S, p["alpha_B"]) / a_S * (np.log(C_min) - log_scale))
 
 
 def size_ratio(f: ArrayLike, f_other: ArrayLike, alpha_N: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from scaling_sim.laws.constants import PF_DAY
-from scaling_sim.predict.appendix_b import compute_exponent, compute_scale, optimal_size
+from scaling_sim.predict.appendix_b import compute_exponent, log_compute_scale, log_optimal_size
 from scaling_sim.predict.source import Array
 
 
@@ -60,8 +60,8 @@ def _from_kaplan(p: Mapping[str, Array]) -> PowerLaws:
     """Lines by (B.6), (B.9) and D = 2·B_crit·S_min = 2·C_min/(6·N)."""
     curve = {**p, "alpha_N": p.get("alpha_N_curve", p["alpha_N"]), "N_c": p.get("N_c_curve", p["N_c"])}
     exponent = compute_exponent(curve["alpha_N"], curve["alpha_S"], curve["alpha_B"])
-    loss = Line(exponent * (np.log(compute_scale(curve)) - np.log(PF_DAY)), -exponent)
-    size = Line(np.log(optimal_size(PF_DAY, curve)), exponent / curve["alpha_N"])
+    loss = Line(exponent * (log_compute_scale(curve) - np.log(PF_DAY)), -exponent)
+    size = Line(log_optimal_size(np.log(PF_DAY), curve), exponent / curve["alpha_N"])
     data = Line(np.log(PF_DAY / 3) - size.at, 1 - size.slope)
     return PowerLaws(loss, _data_limit(data, p), size, data, p.get("E", np.zeros_like(exponent)))
 

@@ -228,3 +228,15 @@ def test_results_read_well() -> None:
     frame = found.to_dataframe()
     assert set(frame.over) == {"all draws", "given a crossing"}
     assert "No crossing in" in found._repr_html_()
+
+
+def test_absurd_draws_neither_warn_nor_spread() -> None:
+    """An unidentified exponent makes scale constants overflow; such a draw must not touch the others."""
+    p = {k: np.repeat(v, 5) for k, v in constants("kaplan-table5").draws.items()}
+    p["alpha_N"][4], p["N_c"][4] = 0.002, 1e300
+    found = crossover(Draws("kaplan", p))
+    sane = crossover(constants("kaplan-table5"))
+    assert found.C.median == pytest.approx(sane.C.median)
+    assert not np.isnan(found.C.draws).any()
+    assert not np.isnan(found.tension.C.draws).any()
+    found.to_json()
