@@ -15,11 +15,18 @@ if TYPE_CHECKING:
     from scaling_sim.runs.record import RunRecord
     from scaling_sim.runs.table import RunTable
 
-KAPLAN_ND = ("alpha_N", "N_c", "alpha_D", "D_c")
-KAPLAN_NS = ("alpha_N", "N_c", "alpha_S", "S_c")
-KAPLAN_BATCH = ("alpha_B", "B_star")
 NOT_IDENTIFIED = 0.7
 """A parameter whose posterior sd exceeds this share of its prior sd was not learned from the data."""
+
+COORDINATES: Mapping[str, tuple[str, ...]] = {
+    "E": ("log E", "log_E"),
+    "A": ("log_A_E",),
+    "B": ("log_B_E",),
+    "D_c": ("log_overfit",),
+    "S_c": ("log_S_N", "log_batch"),
+    "B_star": ("log_batch",),
+}
+"""Sampling coordinates without which an amplitude is not known; exponents are listed under their own names."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,8 @@ class ReportData:
         What a reader must know before believing it: a best learning rate on its sweep's edge, dropped sizes, …
     planned : int, optional
         Number of runs that the study planned.
+    not_identified : dict, law name → parameter names
+        Parameters that are not identified for a reason that a fit cannot know: no batch was near the critical one, say.
     simulated : bool
         The losses came from a formula, not from training.
     """
@@ -75,6 +84,7 @@ class ReportData:
     command: str = ""
     flags: tuple[str, ...] = ()
     planned: int | None = None
+    not_identified: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     simulated: bool = False
 
     @property
@@ -107,17 +117,26 @@ class ReportData:
                 return fit
         return None
 
+    def weak_parameters(self, law: str) -> tuple[str, ...]:
+        """Natural parameters of a fit that the data did not determine, for whatever reason."""
+        fit = self.fits[law]
+        by_data = [name for name in fit.draws if _weak(fit.identifiability, name)]
+        return tuple(dict.fromkeys([*by_data, *self.not_identified.get(law, ())]))
+
     def warnings(self) -> tuple[str, ...]:
         """The flags and what the fits themselves say: parameters not identified, sweeps cut short."""
         found = list(self.flags)
-        for name, fit in self.fits.items():
-            weak = [p for p, ratio in fit.identifiability.items() if p in fit.draws and not ratio <= NOT_IDENTIFIED]
+        for law in self.fits:
+            weak = self.weak_parameters(law)
             if weak:
-                found.append(
-                    f"{name}: {', '.join(weak)} not identified: the data narrow the prior by less than "
-                    f"{1 - NOT_IDENTIFIED:.0%}, so the values shown are mostly assumption."
-                )
+                found.append(f"{law}: {', '.join(weak)} not identified: what is shown for them is mostly the prior.")
         return tuple(dict.fromkeys(found))
+
+
+def _weak(ratios: Mapping[str, float], name: str) -> bool:
+    """True if the posterior of the parameter, or of the coordinate that sets it, is hardly narrower than the prior."""
+    found = [ratios[key] for key in (name, *COORDINATES.get(name, ())) if key in ratios]
+    return any(not ratio <= NOT_IDENTIFIED for ratio in found)
 
 
 def environment() -> dict[str, str]:

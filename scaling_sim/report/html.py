@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup, escape
 
 from scaling_sim.config import writable_folder
 from scaling_sim.report import run_tables, tables
@@ -90,7 +93,6 @@ def write_report(data: ReportData, path: str | Path) -> Path:
 def render_report(data: ReportData) -> str:
     """The report as HTML text: the same text for the same data."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("scaling_sim.report"),
@@ -99,7 +101,7 @@ def render_report(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"svg": Markup, "csv_uri": csv_uri}
+    environment.filters |= {"svg": Markup, "csv_uri": csv_uri, "maths": maths}
     missing: list[tuple[str, str]] = []
     parts = [section for section in sections(data, missing) if section]
     found: list[Finding] = findings(data)
@@ -116,9 +118,15 @@ def sections(data: ReportData, missing: list[tuple[str, str]]) -> Iterator[Secti
     yield Section(
         "laws",
         "The laws and the runs",
-        figures=draw(plot.figure_power_laws, plot.figure_two_variables, plot.figure_overfitting, plot.figure_critical_batch, plot.figure_final_fit),
+        figures=draw(
+            plot.figure_power_laws,
+            plot.figure_two_variables,
+            plot.figure_overfitting,
+            plot.figure_critical_batch,
+            plot.figure_final_fit,
+        ),
         tables=make(tables.exponent_table),
-    )  # fmt: skip
+    )
     yield Section(
         "compute",
         "What compute buys",
@@ -138,7 +146,7 @@ def sections(data: ReportData, missing: list[tuple[str, str]]) -> Iterator[Secti
     yield Section(
         "parameters",
         "Parameters and priors",
-        tables=[tables.parameter_table(fit) for fit in data.fits.values()],
+        tables=[tables.parameter_table(data, law) for law in data.fits],
         folded=[tables.prior_table(fit) for fit in data.fits.values()],
     )
     yield from _diagnostics(data, missing)
@@ -209,6 +217,17 @@ def header_facts(data: ReportData) -> list[tuple[str, str]]:
     if data.environment:
         facts += [("versions", ", ".join(f"{name} {version}" for name, version in data.environment.items()))]
     return facts
+
+
+_INDEX = re.compile(r"(?<![\w.])(α|p|C|S|N|L|B|D)_(min|crit|[NDSBCc])(?:\^(min))?(?![\w@])")
+_POWER = re.compile(r"(?<=[NC])\^(\(.+?\)|[\d.]+\d)")
+
+
+def maths(text: object) -> Markup:
+    """``text`` escaped, with the indices and powers of our own formulas (α_N, C_min, N^0.7) set as such."""
+    marked = _POWER.sub(r"<sup>\1</sup>", str(escape(str(text))))
+    marked = _INDEX.sub(lambda m: f"{m[1]}<sub>{m[2]}</sub>" + (f"<sup>{m[3]}</sup>" if m[3] else ""), marked)
+    return Markup(marked)
 
 
 def csv_uri(text: str) -> str:

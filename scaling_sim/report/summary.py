@@ -55,7 +55,8 @@ def _finding(symbol: str, draws: ArrayLike, words: str) -> Finding:
 
 def _budgets(data: ReportData) -> list[Finding]:
     found = []
-    for plan in [one for plan in data.allocations for one in plan][-MOST_BUDGETS:]:
+    plans = [one for several in data.allocations for one in several]
+    for plan in plans[-MOST_BUDGETS:]:
         size, compute = plan.quantity("N"), float(plan.compute[0])
         days = f", {number(pf_days(compute), 2)} PF-days" if compute > 1e17 else ""
         words = f"best size for {number(compute)} FLOP{days}, on {number(plan.quantity('D').median, 2)} tokens"
@@ -67,6 +68,9 @@ def _crossing(data: ReportData) -> list[Finding]:
     result = data.crossover
     if result is None:
         return []
+    if result.probability_none > 0.5:
+        words = "have no compute at which the laws contradict one another"
+        return [Finding("no C*", f"{result.probability_none:.1%} of the draws", words)]
     words = (
         f"FLOP at which the laws contradict one another; {result.probability_none:.1%} of the draws have no crossing"
     )

@@ -46,6 +46,8 @@ class Table:
         None is an empty cell.
     note : str
         One or two sentences below the table.
+    maths : bool
+        Indices in the cells' text (α_N) are set as such in HTML.
     limit : int
         Rows shown in HTML; the CSV has them all.
     """
@@ -55,6 +57,7 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
+    maths: bool = False
     limit: int = 400
 
     def __post_init__(self) -> None:
@@ -107,14 +110,15 @@ def _texts(cell: Cell, kind: int) -> list[str]:
 
 
 def csv_cell(cell: str | float | int | bool | None) -> str:
-    """Text of one CSV cell: shortest exact decimal for numbers, no formulas."""
+    """Text of one CSV cell: ten digits for numbers; no formulas, no line breaks or other control characters."""
     if cell is None:
         return ""
     if isinstance(cell, bool):
         return str(cell).lower()
     if isinstance(cell, int | float):
         return str(cell) if isinstance(cell, int) else f"{cell:.10g}"
-    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
+    plain = "".join(letter if letter.isprintable() else " " for letter in cell)
+    return f"'{plain}" if cell.startswith(_FORMULA_STARTS) or plain.lstrip().startswith(_FORMULA_STARTS) else plain
 
 
 def rows_csv(rows: Sequence[Mapping[str, str | float]], digits: int = 6) -> str:
@@ -148,10 +152,25 @@ def number(value: float, digits: int = 3) -> str:
     if isinstance(value, int) and abs(value) < 100_000:
         return f"{value:,}".replace("-", "−")
     rounded = float(f"{value:.{digits - 1}e}")
+    if rounded == value:  # a round number was given, not computed: no zeros that would claim precision
+        return _round_number(rounded)
     exponent = math.floor(math.log10(abs(rounded)))
     if -4 < exponent < 4:
         return f"{rounded:,.{max(digits - 1 - exponent, 0)}f}".replace("-", "−")
     return f"{rounded / 10**exponent:.{digits - 1}f}×10{str(exponent).translate(_SUPERSCRIPT)}".replace("-", "−")
+
+
+def _round_number(value: float) -> str:
+    exponent = math.floor(math.log10(abs(value)) + 1e-12)
+    if -4 < exponent < 6:
+        return f"{value:,.10g}".replace("-", "−")
+    factor, power = f"{value / 10.0**exponent:.6g}", f"10{str(exponent).translate(_SUPERSCRIPT)}"
+    return power if factor == "1" else f"{factor}×{power}".replace("-", "−")
+
+
+def exact(value: float) -> str:
+    """A size or a count with all its digits up to a million, then with three: ``6,144``, ``1.24×10⁷``."""
+    return f"{round(value):,}" if value == round(value) and abs(value) < 1_000_000 else number(value)
 
 
 def interval(low: float, high: float, digits: int = 3) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling_sim.report.data import NOT_IDENTIFIED, ReportData
-from scaling_sim.report.table import Cell, Range, Table, pf_days
+from scaling_sim.report.table import Cell, Range, Table
 
 if TYPE_CHECKING:
     from scaling_sim.inference import Posterior
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 WHY_DIFFERENT = (
-    "Exponents of tiny models on bytes are not expected to equal the paper's. Our tokens are single bytes, about four times "
-    "shorter than its word pieces, so much of the loss is spelling that is learned first; our models are so small that "
-    "attention over the context and the embeddings, which N and 6N leave out, dominate; and the text differs. N_c, D_c, "
-    "S_c and B* depend on the tokenizer and mean nothing across studies."
+    "Exponents of tiny models on bytes are not expected to equal the paper's. Our tokens are single bytes, about four "
+    "times shorter than its word pieces, so much of the loss is spelling that is learned first; our models are so "
+    "small that attention over the context and the embeddings, which N and 6N leave out, dominate; and the text "
+    "differs. N_c, D_c, S_c and B* depend on the tokenizer and mean nothing across studies."
 )
 
 
-def parameter_table(fit: Posterior) -> Table:
+def parameter_table(data: ReportData, law: str) -> Table:
     """Median, 50 and 90 % intervals, ESS, MCSE, R-hat and how much the data narrowed the prior, per parameter."""
-    frame = fit.summary()
-    frame = frame if "parameter" in frame.columns else frame.rename_axis("parameter").reset_index()
-    rows = [_parameter_row(row) for row in frame.to_dict("records")]
+    fit, weak = data.fits[law], data.weak_parameters(law)
+    frame = fit.summary().rename_axis("parameter").reset_index()
+    rows = [_parameter_row(row, str(row["parameter"]) in weak) for row in frame.to_dict("records")]
     columns = (
         "parameter",
         "median",
@@ -42,15 +42,13 @@ def parameter_table(fit: Posterior) -> Table:
         "",
     )
     note = (
-        f"A parameter whose posterior sd exceeds {NOT_IDENTIFIED} of its prior sd counts as not identified. ESS: effective "
-        "sample size. MCSE: Monte Carlo error of the estimate."
+        f"A parameter whose posterior sd exceeds {NOT_IDENTIFIED} of its prior sd counts as not identified. ESS: "
+        "effective sample size. MCSE: Monte Carlo error of the estimate."
     )
-    return Table(f"parameters-{fit.law_name}", f"Parameters of {fit.law_name}", columns, tuple(rows), note)
+    return Table(f"parameters-{law}", f"Parameters of {law}", columns, tuple(rows), note)
 
 
-def _parameter_row(row: Mapping[str, Any]) -> tuple[Cell, ...]:
-    ratio = _number(row.get("sd_ratio"))
-    weak = ratio is not None and ratio > NOT_IDENTIFIED
+def _parameter_row(row: Mapping[Any, Any], weak: bool) -> tuple[Cell, ...]:
     return (
         str(row["parameter"]),
         _number(row.get("median")),
@@ -59,20 +57,27 @@ def _parameter_row(row: Mapping[str, Any]) -> tuple[Cell, ...]:
         None if (ess := _number(row.get("ess"))) is None else round(ess),
         _number(row.get("mcse")),
         None if (r_hat := _number(row.get("r_hat"))) is None else f"{r_hat:.4f}",
-        ratio,
+        _number(row.get("sd_ratio")),
         "not identified" if weak else "",
     )
 
 
 def prior_table(fit: Posterior) -> Table:
     """The prior of every sampling coordinate."""
-    coordinates = fit.law.coordinates(fit.centre)
-    rows = tuple((c.name, c.meaning, float(c.prior.mean), float(c.prior.sd)) for c in coordinates)
+    rows = tuple((c.name, c.meaning, float(c.prior.mean), float(c.prior.sd)) for c in fit.coordinates)
     note = "Normal priors on dimensionless coordinates centred on the data, so that a change of units changes nothing."
     return Table(
         f"priors-{fit.law_name}", f"Priors of {fit.law_name}", ("coordinate", "meaning", "mean", "sd"), rows, note
     )
 
+
+CROSSING = {
+    "C_pf_days": "C_min, PF-days",
+    "C_flop": "C_min, FLOP",
+    "N_parameters": "N, parameters",
+    "D_tokens": "D, tokens",
+    "loss_nats": "loss, nats per token",
+}
 
 PUBLISHED: tuple[tuple[str, str, tuple[str, ...], float, str], ...] = (
     ("α_N", "loss against size", ("alpha_N",), 0.076, "Kaplan et al. 2020, Table 5"),
@@ -92,7 +97,9 @@ def exponent_table(data: ReportData) -> Table | None:
         return None
     columns = ("exponent", "what it is", "fit", "ours, 90 % interval", "published", "source")
     ours = any(len(fit.runs.N) and np.nanmax(fit.runs.N) < 1e6 for fit in data.fits.values())
-    return Table("exponents", "Exponents, ours and published", columns, tuple(rows), WHY_DIFFERENT if ours else "")
+    return Table(
+        "exponents", "Exponents, ours and published", columns, tuple(rows), WHY_DIFFERENT if ours else "", maths=True
+    )
 
 
 def _fitted_exponents(data: ReportData) -> Iterator[tuple[Cell, ...]]:
@@ -122,28 +129,24 @@ def _frontier_exponents(data: ReportData) -> Iterator[tuple[Cell, ...]]:
 
 def allocation_table(data: ReportData) -> Table | None:
     """One row per budget: best size, tokens, batch, steps and the loss reached."""
-    plans = [one for plan in data.allocations for one in plan]
+    plans = [one for several in data.allocations for one in several]
     if not plans:
         return None
-    names = [name for name in ("N", "D", "B", "S", "loss", "C_min") if any(name in plan.draws for plan in plans)]
-    words = {
-        "N": "N, parameters",
-        "D": "tokens",
-        "B": "batch, tokens",
-        "S": "steps",
-        "loss": "loss, nats",
-        "C_min": "C_min, FLOP",
-    }
-    columns = ("law", "compute, FLOP", "PF-days", *(words[name] for name in names), "beyond the back-test")
+    names = [name for name in ("N", "D", "B", "S", "loss") if any(name in plan.draws for plan in plans)]
+    words = {"N": "N, parameters", "D": "tokens", "B": "batch, tokens", "S": "steps", "loss": "loss, nats"}
+    columns = ("law", "compute, FLOP", *(words[name] for name in names), "beyond back-test")
     rows = tuple(_allocation_row(plan, names) for plan in plans)
-    note = "Medians with 90 % intervals of the parameters' posterior. All tokens are fresh; compute is what is paid, 6·N·tokens."
+    note = (
+        "Medians with 90 % intervals of the parameters' posterior. All tokens are fresh; compute is what is paid, "
+        "6·N·tokens."
+    )
     return Table("allocation", "Compute-optimal models", columns, rows, note)
 
 
 def _allocation_row(plan: Allocation, names: list[str]) -> tuple[Cell, ...]:
     compute = float(plan.compute[0])
     found = [Range.of(plan.quantity(name)) if name in plan.draws else None for name in names]
-    return (str(plan.header.get("law", "")), compute, pf_days(compute), *found, bool(plan.beyond_backtest[0]))
+    return (str(plan.header.get("law", "")), compute, *found, bool(plan.beyond_backtest[0]))
 
 
 def crossover_table(data: ReportData) -> Table | None:
@@ -154,17 +157,19 @@ def crossover_table(data: ReportData) -> Table | None:
     given = result.conditional()
     rows = tuple(
         (
-            key.replace("_", ", ", 1).replace("_", " "),
+            CROSSING.get(key, key),
             Range.of(quantity),
             Range.of(given[key]) if key in given else None,
         )
         for key, quantity in result.quantities.items()
     )
     note = (
-        f"{result.probability_none:.1%} of the draws have no crossing; they count as infinite in the first column, and are left "
-        "out of the second. Parameter uncertainty only."
+        f"{result.probability_none:.1%} of the draws have no crossing; they count as infinite in the first column, and "
+        "are left out of the second. Parameter uncertainty only."
     )
-    return Table("crossover", "The crossing point", ("quantity", "over all draws", "given a crossing"), rows, note)
+    return Table(
+        "crossover", "The crossing point", ("quantity", "over all draws", "given a crossing"), rows, note, maths=True
+    )
 
 
 def sensitivity_table(data: ReportData) -> Table | None:
@@ -177,8 +182,8 @@ def sensitivity_table(data: ReportData) -> Table | None:
     rows = tuple(tuple(_cell(value) for value in row) for row in frame.itertuples(index=False))
     columns = tuple(str(column).replace("_", " ") for column in frame.columns)
     note = (
-        "Elasticity: change of ln C* for a change of the parameter's logarithm by one. Standardised: for one posterior sd. "
-        "Rank correlation: with the parameters that move along."
+        "Elasticity: change of ln C* for a change of the parameter's logarithm by one. Standardised: for one posterior "
+        "sd. Rank correlation: with the parameters that move along."
     )
     return Table("crossover-sensitivity", "What the crossing depends on", columns, rows, note)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,9 @@ import pytest
 
 from scaling_sim.config import config_hash
 from scaling_sim.engine.cohort import Recipe
+from scaling_sim.inference.diagnostics import Diagnostics
+from scaling_sim.inference.likelihood import Likelihood
+from scaling_sim.inference.posterior import Posterior
 from scaling_sim.laws import kaplan
 from scaling_sim.laws.registry import get_law
 from scaling_sim.model.shape import Shape
@@ -22,8 +25,8 @@ from scaling_sim.runs.table import RunTable, table_from_records
 TRUTH = {
     "alpha_N": 0.13,
     "N_c": 1.0e6,
-    "alpha_D": 0.19,
-    "D_c": 1.1e7,
+    "alpha_D": 0.125,
+    "D_c": 2.5e7,
     "alpha_S": 0.62,
     "S_c": 180.0,
     "alpha_B": 0.22,
@@ -33,96 +36,56 @@ CHINCHILLA = {"E": 1.69, "A": 406.4, "alpha": 0.34, "B": 410.7, "beta": 0.28}
 SHAPES = ((1, 8), (2, 8), (2, 16), (3, 24), (3, 32), (4, 48))
 
 
-@dataclass(frozen=True)
-class FakeDiagnostics:
-    converged: bool = True
-    verdict: str = "converged: 4 ensembles, R-hat 1.003, shortest chain 71 τ, smallest ESS 1,420"
-    r_hat: dict[str, float] = field(default_factory=dict)
-    ess: dict[str, float] = field(default_factory=dict)
-    tau: dict[str, float] = field(default_factory=dict)
-    mcse: dict[str, float] = field(default_factory=dict)
-    num_ensembles: int = 4
-    num_walkers: int = 48
-    num_steps: int = 4000
-    acceptance: float = 0.31
+DIAGNOSTICS = Diagnostics(
+    converged=True,
+    verdict="converged: R-hat 1.0030, length 71 τ (τ 56), ESS 1420",
+    r_hat={},
+    ess={},
+    tau={},
+    mcse={},
+    num_ensembles=4,
+    num_walkers=48,
+    num_steps=4000,
+    acceptance=0.31,
+)
 
 
-@dataclass(frozen=True)
-class FakePosterior:
-    """The members of a Posterior that a report reads."""
-
-    law: Any
-    draws: dict[str, np.ndarray]
-    noise: dict[str, np.ndarray]
-    point: dict[str, float]
-    diagnostics: FakeDiagnostics
-    identifiability: dict[str, float]
-    runs: RunTable
-    centre: dict[str, float]
-    chain: np.ndarray
-    coordinates: tuple[Any, ...]
-    n_used: int
-    dropped: dict[str, tuple[str, ...]]
-    roles: dict[str, int]
-    seed: int = 0
-
-    @property
-    def law_name(self) -> str:
-        return str(self.law.name)
-
-    @property
-    def converged(self) -> bool:
-        return self.diagnostics.converged
-
-    @property
-    def n_dropped(self) -> int:
-        return sum(len(names) for names in self.dropped.values())
-
-    def summary(self) -> Any:
-        import pandas as pd
-
-        rows = [
-            (
-                name,
-                *np.quantile(v, [0.5, 0.25, 0.75, 0.05, 0.95]),
-                1400.0,
-                np.std(v) / 37,
-                1.003,
-                self.identifiability[name],
-            )
-            for name, v in self.draws.items()
-        ]
-        columns = ["parameter", "median", "lo50", "hi50", "lo90", "hi90", "ess", "mcse", "r_hat", "sd_ratio"]
-        return pd.DataFrame(rows, columns=columns)
-
-
-def fake_posterior(
-    name: str, truth: dict[str, float], runs: RunTable, sd: float = 0.012, **changes: Any
-) -> FakePosterior:
-    law = get_law(name)
+def drawn_posterior(name: str, truth: dict[str, float], runs: RunTable, sd: float = 0.002, **changes: Any) -> Posterior:
+    """A posterior whose draws were scattered around the truth instead of sampled: a fit takes a minute, this none."""
+    law, rng, size = get_law(name), np.random.default_rng(3), 1200
     seen = law.observe(runs)
     centre = law.centre(seen)
-    rng = np.random.default_rng(3)
-    here = law.from_parameters({k: np.array([v]) for k, v in truth.items()}, centre)
-    mixing = np.tril(rng.normal(size=(here.shape[1],) * 2), -1) * 0.5 + np.eye(here.shape[1])
-    u = here + sd * rng.normal(size=(1200, here.shape[1])) @ mixing.T * np.linspace(1, 4, here.shape[1])
-    draws = {k: np.asarray(v) for k, v in law.to_parameters(u, centre).items()}
+    likelihood = Likelihood(seen)
+    start = law.from_parameters({k: np.array([v]) for k, v in truth.items()}, centre)
+    prediction = law.log_response({k: np.array([[v]]) for k, v in truth.items()}, seen.columns)
+    here = np.concatenate([start[0], likelihood.initial_noise(prediction[0])])
+    noise, own = likelihood.coordinates(), start.shape[1]
+    mixing = np.tril(rng.normal(size=(len(here),) * 2), -1) * 0.5 + np.eye(len(here))
+    u = here + sd * (rng.normal(size=(size, len(here))) @ mixing.T) * np.linspace(1, 4, len(here))
+    draws = law.to_parameters(u[:, :own], centre)
+    expected = law.log_response({k: v[:, None] for k, v in draws.items()}, seen.columns)
     fields: dict[str, Any] = {
         "law": law,
         "draws": draws,
-        "noise": {"sigma": np.full(1200, 0.004), "tau": np.full(1200, 0.004), "nu": np.full(1200, 5.0)},
+        "noise": likelihood.draw_noise(expected, u[:, own:], rng),
+        "u": u,
         "point": truth,
-        "diagnostics": FakeDiagnostics(r_hat=dict.fromkeys(truth, 1.003), ess=dict.fromkeys(truth, 1400.0)),
-        "identifiability": dict.fromkeys(truth, 0.05),
+        "diagnostics": replace(DIAGNOSTICS, r_hat={c.name: 1.003 for c in (*law.coordinates(centre), *noise)}),
+        "parameter_diagnostics": {
+            k: {"r_hat": 1.003, "ess": 1420.0, "mcse": float(np.std(v) / 38)} for k, v in draws.items()
+        },
+        "identifiability": dict.fromkeys(law.exponents, 0.05),
         "runs": runs,
-        "centre": centre,
-        "chain": u[:1200].reshape(4, 300, -1),
-        "coordinates": law.coordinates(centre),
+        "data": seen,
         "n_used": len(seen),
         "dropped": dict(seen.dropped),
         "roles": {str(r): int(np.sum(seen.role == r)) for r in dict.fromkeys(seen.role.tolist())},
+        "seed": 0,
+        "centre": centre,
+        "coordinates": (*law.coordinates(centre), *noise),
+        "chain": u.reshape(4, 300, -1),
     }
-    return FakePosterior(**{**fields, **changes})
+    return Posterior(**{**fields, **changes})
 
 
 def simulated_records(simulated: bool = True) -> tuple[RunRecord, ...]:
@@ -244,7 +207,7 @@ def chinchilla_table(rows: int = 120) -> RunTable:
 def full_study(simulated: bool = True) -> ReportData:
     records = simulated_records(simulated)
     runs = table_from_records(records)
-    fit = fake_posterior("kaplan", TRUTH, runs)
+    fit = drawn_posterior("kaplan", TRUTH, runs)
     budgets = np.array([1e15, 1e18, 1e21])
     return ReportData(
         title="Scaling study: laptop",
@@ -274,7 +237,7 @@ def full_study(simulated: bool = True) -> ReportData:
 
 def csv_study() -> ReportData:
     runs = chinchilla_table()
-    fit = fake_posterior("chinchilla", CHINCHILLA, runs)
+    fit = drawn_posterior("chinchilla", CHINCHILLA, runs, sd=0.0008)
     return ReportData(
         title="Fit of runs.csv",
         fits={"chinchilla": fit},

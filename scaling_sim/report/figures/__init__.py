@@ -1,6 +1,6 @@
 """Figures of a report, each ``figure_NAME(data) -> ReportFigure`` (a matplotlib ``Figure`` with ``.to_dataframe()``).
 
-Public as ``scaling_sim.plot``. A figure whose data do not exist raises `NothingToShow`, whose message says what is missing.
+Public as ``scaling_sim.plot``. A figure whose data do not exist raises `NothingToShow`, which says what is missing.
 """
 
 from scaling_sim.report.figures.canvas import NothingToShow as NothingToShow

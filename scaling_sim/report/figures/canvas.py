@@ -1,32 +1,35 @@
 """The sheet that every figure is drawn on: one look, sensible log axes, and a record of the numbers shown.
 
-Only matplotlib's object interface is used (no pyplot, no backend, no lasting change of settings), so that reports can be
-written from any thread of any program.
+Only matplotlib's object interface is used (no pyplot, no backend, no lasting change of settings), so that reports can
+be written from any thread of any program.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec, cast
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.transforms import offset_copy
 from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
     import pandas as pd
 
 P = ParamSpec("P")
-Colour = str | tuple[float, ...]
+Colour = str | tuple[float, float, float]
 
 WIDTH_INCHES = 9.0
 """Width of a figure; the report's column is as wide, so that a 9 pt letter is shown as 12.5 px."""
+TEXT_PIXELS = 105
+"""Room that "beyond the data" needs, at 100 dots per inch."""
 INK, GREY, LIGHT = "#1b2430", "#6b7280", "#e5e7eb"
 OURS, PAPER, ACCENT = "#1f5a94", "#c2410c", "#0f766e"
 
@@ -82,7 +85,7 @@ _lock = threading.RLock()
 @contextmanager
 def style() -> Iterator[None]:
     """Our settings inside the block, the caller's own after it; one thread at a time."""
-    with _lock, matplotlib.rc_context(STYLE):
+    with _lock, matplotlib.rc_context(cast(Any, STYLE)):
         yield
 
 
@@ -103,8 +106,9 @@ class ReportFigure(Figure):
         The numbers drawn: panel, series, kind, x, y and the bounds of bands.
     """
 
-    def __init__(self, name: str, heading: str, height: float, width: float = WIDTH_INCHES) -> None:
-        super().__init__(figsize=(width, height), layout="constrained")
+    def __init__(self, name: str, heading: str, height: float, *, fitted: bool = True) -> None:
+        """Lay out axes and labels so that nothing overlaps if ``fitted``; that is slow for dozens of axes."""
+        super().__init__(figsize=(WIDTH_INCHES, height), layout="constrained" if fitted else None)
         FigureCanvasAgg(self)
         self.name, self.heading, self.reading = name, heading, ""
         self.rows: list[dict[str, Any]] = []
@@ -157,9 +161,13 @@ def log_scales(axes: Axes, log: str) -> None:
 
 def colours(count: int, name: str = "viridis") -> list[Colour]:
     """``count`` colours from light (first) to dark, distinguishable without colour vision and in print."""
-    ramp = matplotlib.colormaps[name]
-    places = np.linspace(0.82, 0.08, count) if count > 1 else np.array([0.35])
-    return [tuple(float(c) for c in ramp(float(p))[:3]) for p in places]
+    return [colour_at(k / (count - 1) if count > 1 else 0.6, name) for k in range(count)]
+
+
+def colour_at(place: float, name: str = "viridis") -> Colour:
+    """Colour of ``place`` in [0, 1] on a ramp from light to dark; its ends, too pale and too black, are left out."""
+    red, green, blue, _ = matplotlib.colormaps[name](0.82 - 0.74 * float(place))
+    return float(red), float(green), float(blue)
 
 
 def points(
@@ -220,7 +228,8 @@ def band(
     dashes: str = "-",
 ) -> NDArray[np.float64]:
     """Draw the median with 50 and 90 % intervals of ``draws`` (n_draws, n_x); return the five quantiles (5, n_x)."""
-    quantiles = np.nanquantile(np.asarray(draws, dtype=float), [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
+    levels = [0.05, 0.25, 0.5, 0.75, 0.95]
+    quantiles = np.asarray(np.nanquantile(np.asarray(draws, dtype=float), levels, axis=0), dtype=float)
     x = np.asarray(x, dtype=float)
     axes.fill_between(x, quantiles[0], quantiles[4], color=colour, alpha=0.16, lw=0, zorder=1.5)
     axes.fill_between(x, quantiles[1], quantiles[3], color=colour, alpha=0.24, lw=0, zorder=1.6)
@@ -228,6 +237,12 @@ def band(
     names = ("lo90", "lo50", "y", "hi50", "hi90")
     _recorder(axes).record(axes, series, "median and band", x, **dict(zip(names, quantiles, strict=True)))
     return quantiles
+
+
+def legend_below(axes: Axes, columns: int = 1) -> None:
+    """A legend below the axis label, where it hides no data."""
+    below = offset_copy(axes.transAxes, axes.get_figure(root=True), y=-34, units="points")
+    axes.legend(loc="upper left", bbox_to_anchor=(0.0, 0.0), bbox_transform=below, ncols=columns, borderaxespad=0.0)
 
 
 def shade_beyond(axes: Axes, edge: float, text: str = "beyond the data") -> None:
@@ -238,8 +253,9 @@ def shade_beyond(axes: Axes, edge: float, text: str = "beyond the data") -> None
     axes.axvspan(max(edge, low), high, color="#f3f1ec", zorder=0.2, lw=0)
     axes.axvline(edge, color="#c9c3b6", lw=0.8, ls=(0, (3, 3)), zorder=0.3)
     axes.set_xlim(low, high)
+    share = np.log(high / edge) / np.log(high / low) if axes.get_xscale() == "log" else (high - edge) / (high - low)
     axes.annotate(
-        text,
+        text if share * axes.bbox.width > TEXT_PIXELS else text.replace(" ", "\n", 1),
         (edge, 1.0),
         xycoords=("data", "axes fraction"),
         xytext=(4, -3),
@@ -254,9 +270,3 @@ def _recorder(axes: Axes) -> ReportFigure:
     figure = axes.get_figure(root=True)
     assert isinstance(figure, ReportFigure)
     return figure
-
-
-def finite(values: Iterable[float]) -> NDArray[np.float64]:
-    """The finite and positive ones of ``values``: what a log axis can show."""
-    array = np.asarray(list(values), dtype=float)
-    return array[np.isfinite(array) & (array > 0)]

@@ -48,6 +48,8 @@ class Predicted:
     """(n,) log response."""
     expected: Array
     """(n_draws, n) expected log response."""
+    error: Array
+    """(n,) measured standard error of the log response, NaN if unknown."""
 
     @property
     def residual(self) -> Array:
@@ -57,10 +59,10 @@ class Predicted:
 
 def predicted(fit: Posterior) -> Predicted:
     """Expected log response of every row that the fit used."""
-    seen = fit.law.observe(fit.runs)
+    seen = fit.data
     columns = {name: np.asarray(values, dtype=float) for name, values in seen.columns.items()}
     expected = np.asarray(fit.law.log_response(thinned(fit), columns), dtype=float)
-    return Predicted(np.asarray(seen.role), columns, np.log(seen.response), expected)
+    return Predicted(np.asarray(seen.role), columns, np.log(seen.response), expected, seen.error / seen.response)
 
 
 @drawn
@@ -131,8 +133,8 @@ def figure_predictive_check(data: ReportData, law: str | None = None) -> ReportF
     _histogram(right, place)
     inside = {level: float(np.mean(np.abs(place - 0.5) <= level / 2)) for level in (0.5, 0.9)}
     figure.reading = (
-        f"{inside[0.5]:.0%} of the losses lie in their 50 % predictive interval and {inside[0.9]:.0%} in their 90 % interval. "
-        "The bars should stay near the line (grey: where 90 % of the bars of independent runs would lie)."
+        f"{inside[0.5]:.0%} of the losses lie in their 50 % predictive interval and {inside[0.9]:.0%} in their 90 % "
+        "interval. The bars should stay near the line (grey: where 90 % of the bars of independent runs would lie)."
     )
     return figure
 
@@ -144,7 +146,7 @@ def _histogram(ax: object, place: Array) -> None:
     assert isinstance(ax, Axes)
     bins = int(np.clip(len(place) // 12, 5, 20))
     counts, edges = np.histogram(place, bins=bins, range=(0, 1))
-    low, high = binom.ppf([0.05, 0.95], len(place), 1 / bins)
+    low, high = (float(binom.ppf(level, len(place), 1 / bins)) for level in (0.05, 0.95))
     ax.axhspan(low, high, color=GREY, alpha=0.15, lw=0)
     ax.axhline(len(place) / bins, color=GREY, lw=0.9)
     ax.stairs(counts, edges, fill=True, color=OURS, alpha=0.6)
@@ -164,21 +166,24 @@ def predictive_places(fit: Posterior, seen: Predicted) -> Array:
     size = len(next(iter(fit.draws.values())))
     rows = np.unique(np.linspace(0, size - 1, len(seen.expected)).round().astype(int))
     noise = {name: np.asarray(values, dtype=float)[rows] for name, values in fit.noise.items()}
-    nu = noise.get("nu", np.full(len(rows), 5.0))
     for role in dict.fromkeys(seen.role.tolist()):
         k = seen.role == role
-        scale = noise_scale(noise, role)
-        total[k] = np.mean(t.cdf((seen.observed[k] - seen.expected[:, k]) / scale[:, None], nu[:, None]), axis=0)
+        scale = np.sqrt(noise_variance(noise, role)[:, None] + np.nan_to_num(seen.error[k], nan=0.0) ** 2)
+        nu = np.asarray(_noise(noise, "nu", role, 5.0))[:, None]
+        total[k] = np.mean(t.cdf((seen.observed[k] - seen.expected[:, k]) / scale, nu), axis=0)
     return total
 
 
-def noise_scale(noise: dict[str, Array], role: str) -> Array:
-    """Scale of one row's log residual, (n_draws,): white noise and, on learning curves, the correlated part."""
-    squares = [noise[name] ** 2 for name in (f"sigma_{role}",) if name in noise]
-    squares = squares or [noise["sigma"] ** 2]
-    if role == "curve":
-        squares += [noise[name] ** 2 for name in ("tau", "tau_curve") if name in noise][:1]
-    return np.asarray(np.sqrt(np.sum(squares, axis=0)))
+def noise_variance(noise: dict[str, Array], role: str) -> Array:
+    """Squared scale of one row's log residual, (n_draws,): white noise and, on learning curves, the correlated part."""
+    white = _noise(noise, "sigma", role, 0.0) ** 2
+    return np.asarray(white + _noise(noise, "tau", role, 0.0) ** 2)
+
+
+def _noise(noise: dict[str, Array], name: str, role: str, default: float) -> Array:
+    """A noise parameter of a role: ``name_role`` where roles differ, else ``name``."""
+    size = len(next(iter(noise.values()), np.empty(1)))
+    return np.asarray(noise.get(f"{name}_{role}", noise.get(name, np.full(size, default))))
 
 
 def _varies(values: Array) -> bool:

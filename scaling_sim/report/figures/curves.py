@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scaling_sim.report.figures.canvas import Colour, NothingToShow, colours
-from scaling_sim.report.table import number
+from scaling_sim.report.figures.canvas import Colour, NothingToShow, colour_at
+from scaling_sim.report.table import exact, number
 
 if TYPE_CHECKING:
     from scaling_sim.inference import Posterior
@@ -40,7 +40,7 @@ PAPER = {
 
 
 def thinned(fit: Posterior, count: int = DRAWS) -> dict[str, Array]:
-    """At most ``count`` evenly spaced draws of the natural parameters, each (n, 1) so that it broadcasts over columns."""
+    """At most ``count`` evenly spaced draws of the natural parameters, each (n, 1): they broadcast over columns."""
     size = len(next(iter(fit.draws.values())))
     rows = np.unique(np.linspace(0, size - 1, min(count, size)).round().astype(int))
     return {name: np.asarray(values, dtype=float)[rows, None] for name, values in fit.draws.items()}
@@ -112,7 +112,7 @@ def groups(values: Array, rows: NDArray[np.bool_], symbol: str, most: int = 7) -
     index = np.flatnonzero(rows & np.isfinite(values) & (values > 0))
     distinct = np.unique(values[index])
     if distinct.size <= most:
-        return [Group(float(v), f"{symbol} = {number(float(v))}", index[values[index] == v]) for v in distinct]
+        return [Group(float(v), f"{symbol} = {exact(float(v))}", index[values[index] == v]) for v in distinct]
     edges = np.geomspace(distinct[0], distinct[-1] * (1 + 1e-12), most + 1)
     bins = np.clip(np.searchsorted(edges, values[index], side="right") - 1, 0, most - 1)
     found = []
@@ -126,9 +126,14 @@ def groups(values: Array, rows: NDArray[np.bool_], symbol: str, most: int = 7) -
 def coloured(
     values: Array, rows: NDArray[np.bool_], symbol: str = "N", ramp: str = "viridis"
 ) -> list[tuple[Group, Colour]]:
-    """`groups` with a colour each, light for small and dark for large values."""
+    """`groups` with a colour each, light for small and dark for large values.
+
+    The ramp spans all of ``values``, so that one value has one colour in every figure.
+    """
     found = groups(values, rows, symbol)
-    return list(zip(found, colours(len(found), ramp), strict=True))
+    known = np.log(values[np.isfinite(values) & (values > 0)])
+    width = float(np.ptp(known)) or 1.0
+    return [(group, colour_at((np.log(group.value) - known.min()) / width, ramp)) for group in found]
 
 
 def learning_curves(table: RunTable, rows: NDArray[np.bool_]) -> Iterator[NDArray[np.intp]]:
@@ -142,7 +147,8 @@ def learning_curves(table: RunTable, rows: NDArray[np.bool_]) -> Iterator[NDArra
 def exponent_text(symbol: str, draws: ArrayLike, prefix: str = "ours") -> str:
     """``ours: α_N = 0.31 (0.29 to 0.34)``, the 90 % interval in brackets."""
     low, middle, high = np.quantile(np.asarray(draws, dtype=float), [0.05, 0.5, 0.95])
-    return f"{prefix}: {symbol} = {middle:.3f} ({low:.3f} to {high:.3f})"
+    name = f"{prefix}: {symbol}" if prefix else symbol
+    return f"{name} = {middle:.3f} ({low:.3f} to {high:.3f})"
 
 
 def frontier(p: Parameters) -> KaplanFrontier:

@@ -13,6 +13,7 @@ from scaling_sim.report.figures.canvas import (
     ReportFigure,
     band,
     drawn,
+    legend_below,
     line,
     points,
     shade_beyond,
@@ -47,14 +48,14 @@ def _loss(fit: Posterior, N: Array | float, tokens: Array | float, D: Array | fl
     """Loss of every draw, (n_draws, n): one epoch unless ``D`` is given."""
     N, tokens = np.broadcast_arrays(np.asarray(N, dtype=float), np.asarray(tokens, dtype=float))
     unique = tokens if D is None else np.broadcast_to(np.asarray(D, dtype=float), N.shape)
-    return fit.law.loss(thinned(fit), {"N": N, "tokens": tokens, "D": unique})
+    return np.asarray(fit.law.loss(thinned(fit), {"N": N, "tokens": tokens, "D": unique}), dtype=float)
 
 
 @drawn
 def figure_final_fit(data: ReportData) -> ReportFigure:
     """Final loss against tokens for bands of model size, and against size for bands of compute."""
     fit = final_fit(data)
-    seen = fit.law.observe(fit.runs)
+    seen = fit.data
     figure, (left, right) = sheet(
         "final-fit", f"The {fit.law_name} fit", ["Loss against tokens", "IsoFLOP valleys"], height=4.4
     )
@@ -76,7 +77,7 @@ def figure_final_fit(data: ReportData) -> ReportFigure:
     shade_beyond(left, float(tokens.max()))
     for ax in (left, right):
         log_axes(ax)
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+        legend_below(ax, 2)
     binned = (
         " Sizes and budgets are binned, and a line is drawn for the middle of each bin."
         if len(np.unique(N)) > 7
@@ -92,7 +93,7 @@ def figure_allocation(data: ReportData) -> ReportFigure:
     from scaling_sim.predict.allocate import allocate
 
     fit = final_fit(data)
-    seen = fit.law.observe(fit.runs)
+    seen = fit.data
     N, tokens = seen.columns["N"], seen.columns["tokens"]
     C = span(6 * N * tokens, 1.0, 1e3, 40)
     plan = allocate(fit, compute=C)

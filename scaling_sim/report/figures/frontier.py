@@ -17,6 +17,7 @@ from scaling_sim.report.figures.canvas import (
     band,
     colours,
     drawn,
+    legend_below,
     line,
     log_scales,
     points,
@@ -45,7 +46,7 @@ from scaling_sim.report.figures.observed import (
     slice_places,
 )
 from scaling_sim.report.figures.ticks import log_axes
-from scaling_sim.report.table import number
+from scaling_sim.report.table import exact, number
 
 if TYPE_CHECKING:
     from scaling_sim.report.data import ReportData
@@ -69,8 +70,8 @@ def figure_slices(data: ReportData) -> ReportFigure:
     _slices(data, right, "S", N, lambda S: loss_ns(N, S, curve_parameters(p)))
     left.set_ylabel("test loss, nats per token")
     figure.reading = (
-        "Left: at a fixed compute there is a best size, and it grows with compute. Right: at a fixed number of steps the "
-        "larger model is always better. Points are read off the learning curves between their measured points, and "
+        "Left: at a fixed compute there is a best size, and it grows with compute. Right: at a fixed number of steps "
+        "the larger model is always better. Points are read off the learning curves between their measured points, and "
         "brought to batches far below (left) or above (right) critical."
     )
     return figure
@@ -88,7 +89,7 @@ def _slices(data: ReportData, ax: Axes, kind: str, N: Array, law: object) -> Non
         band(ax, N, law(place), series=text, colour=colour, label=text)  # type: ignore[operator]
     ax.set_xlabel("non-embedding parameters N")
     log_axes(ax)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    legend_below(ax, 2)
 
 
 @drawn
@@ -97,7 +98,10 @@ def figure_best_size(data: ReportData) -> ReportFigure:
     fit = need_fit(data, *JOINT)
     table, curve = need_rows(data, "curve")
     figure, (left, right) = sheet(
-        "best-size", "The best size and number of steps", ["Best size", "Steps at the best size"], height=4.1
+        "best-size",
+        "The best size and number of steps",
+        ["Best size, $N \\propto C^p$", "Steps at the best size, $S \\propto C^p$"],
+        height=4.1,
     )
     p, batch = thinned(fit), float(np.exp(np.median(np.log(table.B[curve]))))
     C = span(table.C[curve], 1.0, 30.0, 40)
@@ -122,11 +126,11 @@ def figure_best_size(data: ReportData) -> ReportFigure:
     for ax in (left, right):
         shade_beyond(ax, float(table.C[curve].max()))
         log_axes(ax)
-        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16))
+        legend_below(ax)
     low, middle, high = np.quantile(slopes(C, adjusted.N), [0.05, 0.5, 0.95])
     figure.reading = (
-        f"The best size grows as compute to the power {middle:.2f} (90 %: {low:.2f} to {high:.2f}; Kaplan et al.: 0.73). The "
-        "naive line keeps one batch size for every budget, as if it were free."
+        f"The best size grows as compute to the power {middle:.2f} (90 %: {low:.2f} to {high:.2f}; Kaplan et al.: "
+        "0.73). The naive line keeps one batch size for every budget, as if it were free."
     )
     return figure
 
@@ -134,8 +138,8 @@ def figure_best_size(data: ReportData) -> ReportFigure:
 def _best(ax: Axes, field: str, C: Array, curve: Array, batch: float | None) -> None:
     naive = batch is not None
     colour = GREY if naive else OURS
-    kind = f"paid, batch {number(batch, 2)} tokens" if batch is not None else "adjusted"
-    text = exponent_text(rf"${field} \propto C^p$, p", slopes(C, curve), kind)
+    kind = f"paid, batch {exact(round(batch))} tokens" if batch is not None else "adjusted"
+    text = exponent_text("p", slopes(C, curve), kind)
     middle = band(ax, C, curve, series=kind, colour=colour, label=text)[2]
     key = {("N", False): "p_N", ("N", True): "p_N_naive", ("S", False): "p_S"}.get((field, naive))
     if key:
@@ -168,8 +172,10 @@ def figure_crossover(data: ReportData) -> ReportFigure:
     C = np.geomspace(measured.min(), _right_end(cross, measured.max()), 80)
     p = thinned(fit)
     best = efficient(C, p)
-    band(top, C, best.loss, series="L(C_min)", colour=OURS, label="L(C_min): what compute-efficient training reaches")
-    text = "L(D(C_min)): the least that its data allow"
+    band(
+        top, C, best.loss, series="L(C_min)", colour=OURS, label="$L(C_{min})$: what compute-efficient training reaches"
+    )
+    text = "$L(D(C_{min}))$: the least that its data allow"
     band(top, C, loss_nd(np.inf, best.D, p), series="L(D(C_min))", colour=PAPER, label=text)
     top.set_ylabel("test loss, nats per token")
     _crossing_density(low, cross, C)
@@ -186,7 +192,7 @@ def figure_crossover(data: ReportData) -> ReportFigure:
 
 
 def _stacked() -> tuple[ReportFigure, tuple[Axes, Axes]]:
-    figure = ReportFigure("crossover", "Where the laws contradict one another", 5.2)
+    figure = ReportFigure("crossover", "The loss that compute allows, and the loss that its data allow", 5.2)
     grid = figure.add_gridspec(2, 1, height_ratios=[3.2, 1])
     top, low = figure.add_subplot(grid[0], label="laws"), figure.add_subplot(grid[1], label="crossing")
     log_scales(top, "xy")
@@ -195,9 +201,11 @@ def _stacked() -> tuple[ReportFigure, tuple[Axes, Axes]]:
 
 
 def _right_end(cross: Array, measured: float) -> float:
-    found = cross[np.isfinite(cross)]
-    wanted = 30 * float(np.quantile(found, 0.75)) if found.size else 1e4 * measured
-    return float(np.clip(wanted, 100 * measured, 1e14 * measured))
+    """Far enough to show most crossings, were most draws to have one; else six decades beyond the runs."""
+    from scaling_sim.predict.quantity import quantile
+
+    wanted = 30 * quantile(cross, 0.75)
+    return float(np.clip(wanted, 100 * measured, 1e14 * measured)) if np.isfinite(wanted) else 1e6 * measured
 
 
 def _crossing_density(ax: Axes, cross: Array, C: Array) -> None:
@@ -205,21 +213,22 @@ def _crossing_density(ax: Axes, cross: Array, C: Array) -> None:
     edges = np.linspace(np.log10(C[0]), np.log10(C[-1]), 61)
     found = np.log10(cross[np.isfinite(cross)])
     counts, _ = np.histogram(found, bins=edges)
-    share = counts / max(cross.size, 1) / np.diff(edges)
+    share = counts / cross.size / np.diff(edges)
     ax.stairs(share, 10**edges, fill=True, color=ACCENT, alpha=0.35, lw=0)
     ax.stairs(share, 10**edges, color=ACCENT, lw=1.1)
     figure = ax.get_figure(root=True)
     assert isinstance(figure, ReportFigure)
     figure.record(ax, "density of log10 C*", "density", 10 ** ((edges[:-1] + edges[1:]) / 2), y=share)
     beyond, none = (
-        float(np.mean(found > edges[-1])) * found.size / max(cross.size, 1),
+        np.count_nonzero(found > edges[-1]) / cross.size,
         float(np.mean(~np.isfinite(cross))),
     )
     text = f"no crossing: {none:.1%} of draws" + (f"\nbeyond this axis: {beyond:.1%}" if beyond > 5e-4 else "")
     ax.text(0.995, 0.95, text, transform=ax.transAxes, ha="right", va="top", fontsize=8.2)
-    ax.set_xlabel("compute at batches far below critical, C_min, FLOP")
+    ax.set_xlabel("compute at batches far below critical, $C_{min}$, FLOP")
     ax.set_ylabel("density of\nlog₁₀ C*")
-    ax.set_ylim(0, max(float(share.max()) * 1.25, 1e-9))
+    ax.set_ylim(0, float(share.max()) * 1.25 or 1.0)
+    ax.set_yticks([])
 
 
 def _crossing_text(cross: Array, share: float, measured: float) -> str:
@@ -231,6 +240,6 @@ def _crossing_text(cross: Array, share: float, measured: float) -> str:
     decades = np.log10(middle / measured)
     return (
         f"The two laws contradict one another at about {number(middle)} FLOP (90 %: {number(low)} to {number(high)}); "
-        f"{share:.1%} of the draws have no crossing. This lies {decades:.1f} decades beyond the largest run, so it is a "
-        "statement about the laws rather than a forecast."
+        f"{share:.1%} of the draws have no crossing. This lies {decades:.1f} decades beyond the largest run, so it is "
+        "a statement about the laws rather than a forecast."
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from scaling_sim.report.figures.canvas import (
     GREY,
@@ -15,6 +16,7 @@ from scaling_sim.report.figures.canvas import (
     ReportFigure,
     band,
     drawn,
+    legend_below,
     line,
     points,
     shade_beyond,
@@ -45,9 +47,9 @@ if TYPE_CHECKING:
 @drawn
 def figure_power_laws(data: ReportData) -> ReportFigure:
     """Loss against compute, data and parameters, each with the law in its limit (Kaplan fig 1)."""
-    table, _ = need_rows(data, "any")
+    need_rows(data, "any")
     figure, axes = sheet(
-        "power-laws", "Loss against compute, data and size", ["Compute", "Data", "Parameters"], height=3.9
+        "power-laws", "Loss against compute, data and size", ["Compute", "Data", "Parameters"], height=4.2
     )
     shown = [panel(data, ax) for panel, ax in zip((_compute_panel, _data_panel, _size_panel), axes, strict=True)]
     if not any(shown):
@@ -61,8 +63,9 @@ def figure_power_laws(data: ReportData) -> ReportFigure:
             ax.set(xticks=[], yticks=[])
     axes[0].set_ylabel("test loss, nats per token")
     figure.reading = (
-        "Each panel shows the loss when only one thing limits it: our runs, the fitted law with its 50 and 90 % bands, and "
-        "the slope that Kaplan et al. found on web text with far larger models (dashed, put through the middle of ours)."
+        "Each panel shows the loss when only one thing limits it: our runs, the fitted law with its 50 and 90 % bands, "
+        "and the slope that Kaplan et al. found on web text with far larger models (dashed, put through the middle of "
+        "ours)."
     )
     return figure
 
@@ -150,7 +153,7 @@ def _single_law(data: ReportData, ax: Axes, exponent: str, scale: str, x: Array,
 @drawn
 def figure_two_variables(data: ReportData) -> ReportFigure:
     """L(N, D) and L(N, S_min) against the runs (Kaplan fig 4)."""
-    panels = [("Data-limited runs, L(N, D)", _nd_panel), ("Learning curves, L(N, S_min)", _ns_panel)]
+    panels = [("Data-limited runs, $L(N, D)$", _nd_panel), ("Learning curves, $L(N, S_{min})$", _ns_panel)]
     figure, axes = sheet("two-variables", "Two laws of two variables", [title for title, _ in panels], height=4.2)
     shown = [draw(data, ax) for (_, draw), ax in zip(panels, axes, strict=True)]
     if not any(shown):
@@ -158,15 +161,14 @@ def figure_two_variables(data: ReportData) -> ReportFigure:
     for ax, ok in zip(axes, shown, strict=True):
         if not ok:
             figure.delaxes(ax)
-    handles: dict[str, object] = {}
-    for ax in axes:
-        found, labels = ax.get_legend_handles_labels()
-        handles |= {label: handle for label, handle in zip(labels, found, strict=True) if label not in handles}
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=min(len(handles), 6))
+    table, _ = need_rows(data, "any")
+    sizes = coloured(table.N, table.stopped | table.curve)
+    handles = [Line2D([], [], color=colour) for _, colour in sizes]
+    figure.legend(handles, [group.label for group, _ in sizes], loc="outside lower center", ncols=min(len(sizes), 6))
     axes[0].set_ylabel("test loss, nats per token")
     figure.reading = (
-        "Left: more data stop helping a model of a given size. Right: the same for more steps, counted as if the batch had "
-        "been far above critical. Lines are one joint fit with 50 and 90 % bands; points are runs."
+        "Left: more data stop helping a model of a given size. Right: the same for more steps, counted as if the batch "
+        "had been far above critical. Lines are one joint fit with 50 and 90 % bands; points are runs."
     )
     return figure
 
@@ -205,7 +207,7 @@ def _ns_panel(data: ReportData, ax: Axes) -> bool:
             colour=colour,
             label=group.label,
         )
-    ax.set_xlabel("steps at batches far above critical, S_min")
+    ax.set_xlabel("steps at batches far above critical, $S_{min}$")
     shade_beyond(ax, float(np.nanmax(steps[table.curve])))
     return _finish(ax, legend=False)
 
@@ -214,7 +216,7 @@ def _ns_panel(data: ReportData, ax: Axes) -> bool:
 def figure_overfitting(data: ReportData) -> ReportFigure:
     """Loss against size for each amount of data, and the collapse of the overfitting (Kaplan fig 9)."""
     fit = need_fit(data, "alpha_N", "N_c", "alpha_D", "D_c")
-    table, stopped = need_rows(data, "stopped")
+    need_rows(data, "stopped")
     titles = ["Loss for each amount of data", "Overfitting falls on one curve"]
     figure, (left, right) = sheet("overfitting", "How much data a size needs", titles, height=4.2)
     right.set_yscale("linear")
@@ -223,8 +225,9 @@ def figure_overfitting(data: ReportData) -> ReportFigure:
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6)
     low, middle, high = np.quantile(fit.draws["alpha_N"] / fit.draws["alpha_D"], [0.05, 0.5, 0.95])
     figure.reading = (
-        "Right: the loss above what endless data would give depends on N and D only through N^(α_N/α_D)/D, so data must grow "
-        f"as N^{middle:.2f} (90 %: {low:.2f} to {high:.2f}; Kaplan et al.: 0.74) to keep overfitting constant."
+        "Right: the loss above what endless data would give depends on N and D only through N^(α_N/α_D)/D, so data "
+        f"must grow as N^{middle:.2f} (90 %: {low:.2f} to {high:.2f}; Kaplan et al.: 0.74) to keep overfitting "
+        "constant."
     )
     return figure
 
@@ -235,7 +238,7 @@ def _plateaus(data: ReportData, ax: Axes) -> None:
     fit = need_fit(data, "alpha_N", "N_c", "alpha_D", "D_c")
     table, stopped = need_rows(data, "stopped")
     N = span(table.N[stopped], 1.6, 4.0)
-    for group, colour in coloured(table.D, stopped, "D", "plasma"):
+    for group, colour in coloured(np.where(stopped, table.D, np.nan), stopped, "D", "plasma"):
         points(ax, table.N[group.rows], table.loss[group.rows], series=group.label, colour=colour)
         band(ax, N, loss_nd(N, group.value, thinned(fit)), series=group.label, colour=colour, label=group.label)
     ax.set_xlabel("non-embedding parameters N")
@@ -251,7 +254,7 @@ def _collapse(data: ReportData, ax: Axes) -> None:
     table, stopped = need_rows(data, "stopped")
     centre = central(fit)
     ratio = centre["alpha_N"] / centre["alpha_D"]
-    for group, colour in coloured(table.D, stopped, "D", "plasma"):
+    for group, colour in coloured(np.where(stopped, table.D, np.nan), stopped, "D", "plasma"):
         size, loss = table.N[group.rows], table.loss[group.rows]
         excess = loss / loss_nd(size, np.inf, centre) - 1
         points(ax, size**ratio / table.D[group.rows], 100 * excess, series=group.label, colour=colour)
@@ -284,5 +287,5 @@ def _paper(ax: Axes, x: Array, middle: Array, symbol: str, key: str) -> None:
 def _finish(ax: Axes, legend: bool = True) -> bool:
     log_axes(ax)
     if legend:
-        ax.legend(loc="upper right")
+        legend_below(ax)
     return True

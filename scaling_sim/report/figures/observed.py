@@ -65,7 +65,7 @@ def slice_curves(
 
 
 def observed_minima(data: ReportData) -> tuple[Array, Array]:
-    """Best size of each isoFLOP slice whose minimum is bracketed: vertex of the parabola through its three lowest points."""
+    """Compute and best size of each isoFLOP slice with a bracketed minimum: vertex of a parabola in log N."""
     table, curve = need_rows(data, "curve")
     values = minimal_compute(data)
     found = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 
-from scaling_sim.report.figures.canvas import GREY, OURS, PAPER, NothingToShow, ReportFigure, colours, drawn
+from scaling_sim.report.figures.canvas import GREY, OURS, PAPER, Colour, NothingToShow, ReportFigure, colours, drawn
 from scaling_sim.report.figures.checks import need_law
 from scaling_sim.report.figures.curves import Array
 
@@ -32,7 +32,7 @@ LABELS = {
     "B": r"$\log_{10} B$",
     "E": "$E$",
 }
-MOST_TRACED, TRACE_POINTS, NUM_PRIOR_DRAWS = 9, 220, 4000
+MOST_TRACED, TRACE_POINTS, NUM_PRIOR_DRAWS = 12, 120, 4000
 
 
 def is_scale(values: Array) -> bool:
@@ -57,8 +57,10 @@ def figure_corner(data: ReportData, law: str | None = None) -> ReportFigure:
     shown = shown_values(fit)
     prior = prior_draws(fit)
     count = len(shown)
-    figure = ReportFigure(f"corner-{fit.law_name}", f"Posterior: {fit.law_name}", min(1.15 * count + 0.6, 9.0))
-    grid = figure.add_gridspec(count, count)
+    height = min(1.15 * count + 0.6, 9.0)
+    figure = ReportFigure(f"corner-{fit.law_name}", f"Posterior: {fit.law_name}", height, fitted=False)
+    edges = {"left": 0.085, "right": 0.99, "bottom": 0.62 / height, "top": 1 - 0.08 / height}
+    grid = figure.add_gridspec(count, count, **edges, hspace=0.1, wspace=0.1)
     names = list(shown)
     for i, row in enumerate(names):
         for j, column in enumerate(names[: i + 1]):
@@ -72,8 +74,8 @@ def figure_corner(data: ReportData, law: str | None = None) -> ReportFigure:
         *figure.axes[0].get_legend_handles_labels(), loc="upper right", bbox_to_anchor=(0.98, 0.98), fontsize=9.0
     )
     figure.reading = (
-        "Diagonal: what the data say about each parameter (blue) against what was assumed before (dashed). Below: which "
-        "parameters trade against one another; the regions hold 50 and 90 % of the posterior."
+        "Diagonal: what the data say about each parameter (blue) against what was assumed before (dashed). Below: "
+        "which parameters trade against one another; the regions hold 50 and 90 % of the posterior."
     )
     return figure
 
@@ -112,7 +114,7 @@ def _pair(ax: Axes, x: Array, y: Array) -> None:
 
     window = [_window(x), _window(y)]
     counts, x_edges, y_edges = np.histogram2d(x, y, bins=36, range=window)
-    smooth = gaussian_filter(counts, 1.3)
+    smooth = gaussian_filter(counts, 1.8)
     ordered = np.sort(smooth.ravel())[::-1]
     share = np.cumsum(ordered) / ordered.sum()
     levels = [float(ordered[np.searchsorted(share, level)]) for level in (0.9, 0.5)]
@@ -139,8 +141,10 @@ def _corner_labels(
         ax.spines["left"].set_visible(False)
     if i == count - 1:
         ax.set_xlabel(label(names[j], shown[names[j]][1]))
+        ax.xaxis.set_label_coords(0.5, -0.48)
     if j == 0 and i > 0:
         ax.set_ylabel(label(names[i], shown[names[i]][1]))
+        ax.yaxis.set_label_coords(-0.46, 0.5)
 
 
 def label(name: str, logarithm: bool) -> str:
@@ -174,9 +178,11 @@ def figure_traces(data: ReportData, law: str | None = None) -> ReportFigure:
     chain = np.asarray(fit.chain, dtype=float)
     if chain.ndim != 3 or chain.shape[1] < 8:
         raise NothingToShow("no chain was kept with this fit")
-    names = [name for name in coordinate_names(fit)][:MOST_TRACED]
-    figure = ReportFigure(f"traces-{fit.law_name}", f"Chains: {fit.law_name}", 0.95 * len(names) + 0.8)
-    grid = figure.add_gridspec(len(names), 2, width_ratios=[2.4, 1])
+    names = coordinate_names(fit)[:MOST_TRACED]
+    height = 0.72 * len(names) + 0.6
+    figure = ReportFigure(f"traces-{fit.law_name}", f"Chains: {fit.law_name}", height, fitted=False)
+    edges = {"left": 0.185, "right": 0.99, "bottom": 0.45 / height, "top": 1 - 0.1 / height}
+    grid = figure.add_gridspec(len(names), 2, width_ratios=[2.4, 1], hspace=0.25, wspace=0.08, **edges)
     palette = colours(chain.shape[0])
     for i, name in enumerate(names):
         trace = figure.add_subplot(grid[i, 0], label=f"{name} trace")
@@ -184,6 +190,7 @@ def figure_traces(data: ReportData, law: str | None = None) -> ReportFigure:
         _trace(trace, chain[:, :, i], palette)
         _ranks(ranks, chain[:, :, i], palette)
         trace.set_ylabel(name.replace("_", " "), rotation=0, ha="right", va="center", fontsize=8)
+        trace.yaxis.set_label_coords(-0.115, 0.5)
         for ax in (trace, ranks):
             ax.tick_params(labelsize=7, labelbottom=i == len(names) - 1)
             ax.locator_params(axis="y", nbins=3)
@@ -191,8 +198,8 @@ def figure_traces(data: ReportData, law: str | None = None) -> ReportFigure:
     figure.axes[-1].set_xlabel("rank among all ensembles")
     worst = max(fit.diagnostics.r_hat.values(), default=float("nan"))
     figure.reading = (
-        f"{chain.shape[0]} ensembles that started apart must look alike: traces without drift, ranks level (90 % of the "
-        f"bars inside the grey band if draws were independent). Largest R-hat: {worst:.4f}."
+        f"{chain.shape[0]} ensembles that started apart must look alike: traces without drift, ranks level (90 % of "
+        f"the bars inside the grey band if draws were independent). Largest R-hat: {worst:.4f}."
     )
     return figure
 
@@ -202,18 +209,18 @@ def coordinate_names(fit: Posterior) -> list[str]:
     return [str(getattr(c, "name", c)) for c in fit.coordinates]
 
 
-def _trace(ax: Axes, chain: Array, palette: list[object]) -> None:
+def _trace(ax: Axes, chain: Array, palette: list[Colour]) -> None:
     steps = np.unique(np.linspace(0, chain.shape[1] - 1, TRACE_POINTS).round().astype(int))
     figure = ax.get_figure(root=True)
     assert isinstance(figure, ReportFigure)
     for k, (values, colour) in enumerate(zip(chain, palette, strict=True)):
-        ax.plot(steps, values[steps], color=colour, lw=0.6, alpha=0.8)  # type: ignore[arg-type]
+        ax.plot(steps, values[steps], color=colour, lw=0.6, alpha=0.8)
         figure.record(ax, f"ensemble {k}", "trace", steps, y=np.round(values[steps], 6))
     ax.set_xlim(0, chain.shape[1] - 1)
     ax.grid(False)
 
 
-def _ranks(ax: Axes, chain: Array, palette: list[object]) -> None:
+def _ranks(ax: Axes, chain: Array, palette: list[Colour]) -> None:
     from scipy.stats import binom, rankdata
 
     ranks = rankdata(chain, axis=None).reshape(chain.shape) / chain.size
@@ -222,7 +229,7 @@ def _ranks(ax: Axes, chain: Array, palette: list[object]) -> None:
     ax.axhspan(low, high, color=GREY, alpha=0.15, lw=0)
     for values, colour in zip(ranks, palette, strict=True):
         counts, edges = np.histogram(values, bins=bins, range=(0, 1))
-        ax.stairs(counts / (chain.shape[1] / bins), edges, color=colour, lw=0.9)  # type: ignore[arg-type]
+        ax.stairs(counts / (chain.shape[1] / bins), edges, color=colour, lw=0.9)
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 2)
     ax.grid(False)

@@ -38,6 +38,7 @@ def log_axes(axes: Axes, x: bool = True, y: bool = True) -> None:
 
 def tick_places(low: float, high: float) -> list[float]:
     """Three to seven round numbers between ``low`` and ``high``, evenly useful on a log axis."""
+    low, high = sorted((low, high))
     decades = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 2)
     places: list[float] = []
     for steps in _STEPS:

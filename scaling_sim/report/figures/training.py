@@ -16,6 +16,7 @@ from scaling_sim.report.figures.canvas import (
     band,
     colours,
     drawn,
+    legend_below,
     line,
     points,
     shade_beyond,
@@ -31,7 +32,7 @@ from scaling_sim.report.figures.curves import (
     thinned,
 )
 from scaling_sim.report.figures.ticks import log_axes
-from scaling_sim.report.table import number
+from scaling_sim.report.table import exact
 
 if TYPE_CHECKING:
     from scaling_sim.report.data import ReportData
@@ -49,7 +50,7 @@ def figure_learning_curves(data: ReportData) -> ReportFigure:
     if not single and not repeated:
         raise NothingToShow("the report has no learning curves")
     shown = [(t, r) for t, r in (("Every token seen once", single), ("Limited data, repeated", repeated)) if r]
-    figure, axes = sheet("learning-curves", "Learning curves", [title for title, _ in shown], height=3.9)
+    figure, axes = sheet("learning-curves", "Learning curves", [title for title, _ in shown], height=4.2)
     for ax, (title, records) in zip(axes, shown, strict=True):
         if title.startswith("Every"):
             _by_size(ax, records)
@@ -57,11 +58,11 @@ def figure_learning_curves(data: ReportData) -> ReportFigure:
             _by_data(ax, records)
         ax.set_xlabel("tokens processed")
         log_axes(ax)
-        ax.legend(loc="upper right", ncols=1 if len(ax.get_lines()) < 9 else 2)
+        legend_below(ax, 3)
     axes[0].set_ylabel(f"{SPLIT} loss, nats per token")
     figure.reading = (
-        "Every run as it was trained; larger models learn more from each token. Where data repeat, the loss stops falling "
-        "and rises again: the circle marks the early stop that counts as the run's result."
+        "Every run as it was trained; larger models learn more from each token. Where data repeat, the loss stops "
+        "falling and rises again: the circle marks the early stop that counts as the run's result."
     )
     return figure
 
@@ -69,7 +70,7 @@ def figure_learning_curves(data: ReportData) -> ReportFigure:
 def _by_size(ax: Axes, records: list[RunRecord]) -> None:
     sizes = sorted({size(record) for record in records})
     for value, colour in zip(sizes, colours(len(sizes)), strict=True):
-        label: str | None = f"N = {number(value)}"
+        label: str | None = f"N = {exact(value)}"
         for record in (r for r in records if size(r) == value):
             _curve(ax, record, colour, label)
             label = None
@@ -83,12 +84,12 @@ def _by_data(ax: Axes, records: list[RunRecord]) -> None:
     labelled: set[int] = set()
     for record in kept:
         amount = record.config.unique_tokens
-        _curve(ax, record, ramp[amount], None if amount in labelled else f"D = {number(float(amount))}")
+        _curve(ax, record, ramp[amount], None if amount in labelled else f"D = {exact(float(amount))}")
         labelled.add(amount)
         if record.result is not None:
             place = [record.result.tokens], [record.result.losses[SPLIT]]
             points(ax, *place, series=f"{record.run_id} result", colour=ramp[amount], hollow=True, size=6)
-    ax.set_title(f"Limited data, repeated (N = {number(largest)})")
+    ax.set_title(f"Limited data, repeated (N = {exact(largest)})")
 
 
 def _curve(ax: Axes, record: RunRecord, colour: Colour, label: str | None) -> None:
@@ -134,9 +135,9 @@ def figure_critical_batch(data: ReportData) -> ReportFigure:
     log_axes(ax)
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
     figure.reading = (
-        "Above this batch, more sequences per step hardly save steps; below it, smaller batches hardly save compute. The "
-        "line comes from the losses of runs at several batches; the points are the gradient noise scale, an independent "
-        "measurement that only roughly agrees, as in the paper."
+        "Above this batch, more sequences per step hardly save steps; below it, smaller batches hardly save compute. "
+        "The line comes from the losses of runs at several batches; the points are the gradient noise scale, an "
+        "independent measurement that only roughly agrees, as in the paper."
     )
     return figure
 
@@ -150,7 +151,7 @@ def _noise_scale_points(ax: Axes, data: ReportData) -> Array:
     sizes = sorted(found)
     for value, colour in zip(sizes, colours(len(sizes)), strict=True):
         x, y = np.array(found[value]).T
-        text = f"noise scale, N = {number(value)}"
+        text = f"noise scale, N = {exact(value)}"
         points(ax, x, y, series=text, colour=colour, label=text, size=3.2, alpha=0.7)
     return np.array([loss for value in sizes for loss, _ in found[value]])
 
@@ -166,12 +167,13 @@ def figure_batch_sweep(data: ReportData) -> ReportFigure:
         raise NothingToShow("fewer than two batch sizes were tried")
     fit = data.fit_with("alpha_N", "N_c", "alpha_S", "S_c", "alpha_B", "B_star")
     N, rows = _sweep_size(data)
-    figure, (ax,) = sheet("batch-sweep", "Batch sweep", [f"N = {number(N)}"], height=3.8)
+    figure, (ax,) = sheet("batch-sweep", "Batch sweep", [f"N = {exact(N)}"], height=3.8)
     batches = np.unique(table.B[rows])
     for batch, colour in zip(batches, colours(len(batches), "plasma"), strict=True):
         k = rows[table.B[rows] == batch]
-        text = f"B = {number(float(batch))} tokens"
-        points(ax, table.S[k], table.loss[k], series=text, colour=colour, size=3.5)
+        text = f"B = {exact(float(batch))} tokens"
+        label = text if fit is None else None
+        points(ax, table.S[k], table.loss[k], series=text, colour=colour, label=label, size=3.5)
         if fit is not None:
             S = span(table.S[k], 1.0, 2.0, 40)
             curve = solve_loss(N, float(batch), S, curve_parameters(thinned(fit)))
@@ -182,8 +184,8 @@ def figure_batch_sweep(data: ReportData) -> ReportFigure:
     log_axes(ax)
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
     figure.reading = (
-        "The same model at several batch sizes: where the curves lie on one another, a larger batch saves nothing. Their "
-        "spacing is what identifies the critical batch."
+        "The same model at several batch sizes: where the curves lie on one another, a larger batch saves nothing. "
+        "Their spacing is what identifies the critical batch."
     )
     return figure
 

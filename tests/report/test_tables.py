@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scaling_sim.report import ReportData, environment
+from scaling_sim.report.run_tables import excluded_table, role_table, run_table
+from scaling_sim.report.summary import findings
+from scaling_sim.report.table import Range
+from scaling_sim.report.tables import (
+    allocation_table,
+    crossover_table,
+    exponent_table,
+    fact_table,
+    parameter_table,
+    prior_table,
+    sensitivity_table,
+)
+
+
+def test_parameters_are_those_of_the_summary(study: ReportData) -> None:
+    table = parameter_table(study, "kaplan")
+    fit = study.fits["kaplan"]
+    row = next(row for row in table.rows if row[0] == "alpha_N")
+    assert row[1] == pytest.approx(np.median(fit.draws["alpha_N"]))
+    assert isinstance(row[3], Range)
+    assert [row[3].low, row[3].high] == pytest.approx(np.quantile(fit.draws["alpha_N"], [0.05, 0.95]))
+    assert {row[0] for row in table.rows} == {*fit.draws, *fit.noise}
+
+
+def test_prior_of_every_coordinate(study: ReportData) -> None:
+    fit = study.fits["kaplan"]
+    assert len(prior_table(fit).rows) == len(fit.coordinates)
+
+
+def test_exponents_stand_beside_the_papers(study: ReportData) -> None:
+    table = exponent_table(study)
+    assert table is not None
+    rows = {str(row[0]): row for row in table.rows}
+    assert rows["α_N"][4] == 0.076
+    p = study.fits["kaplan"].draws
+    expected = np.median(1 / (1 / p["alpha_N"] + 1 / p["alpha_S"] + 1 / p["alpha_B"]))
+    cell = rows["α_C^min"][3]
+    assert isinstance(cell, Range)
+    assert cell.middle == pytest.approx(expected)
+    shares = [row[3].middle for key, row in rows.items() if key in ("p_N", "p_B", "p_S") and isinstance(row[3], Range)]
+    assert sum(x for x in shares if x) == pytest.approx(1, abs=0.02), "N·B·S grows as C"
+    assert "bytes" in table.note
+
+
+def test_big_models_get_no_excuse(fit_only: ReportData) -> None:
+    table = exponent_table(fit_only)
+    assert table is not None
+    assert table.note == ""
+    assert {row[2] for row in table.rows} == {"chinchilla"}
+
+
+def test_one_row_per_budget(study: ReportData) -> None:
+    table = allocation_table(study)
+    assert table is not None
+    assert [row[1] for row in table.rows] == [1e15, 1e18, 1e21]
+    one = study.allocations[0][1]
+    assert table.rows[1][2] == Range.of(one.N)
+
+
+def test_crossing_and_what_moves_it(study: ReportData) -> None:
+    table, sensitivity = crossover_table(study), sensitivity_table(study)
+    assert table is not None
+    assert sensitivity is not None
+    assert study.crossover is not None
+    assert table.rows[1][1] == Range.of(study.crossover.C)
+    assert {row[0] for row in sensitivity.rows} == set(study.fits["kaplan"].draws)
+
+
+def test_what_was_left_out_is_named_with_its_message(study: ReportData) -> None:
+    table = excluded_table(study)
+    assert table is not None
+    diverged = next(row for row in table.rows if row[1] == "diverged")
+    assert diverged[2] == 1
+    assert diverged[4] == "the loss became NaN at step 412"
+
+
+def test_every_run_has_a_row(study: ReportData, fit_only: ReportData) -> None:
+    table, plain = run_table(study), run_table(fit_only)
+    assert table is not None
+    assert plain is not None
+    assert {row[0] for row in table.rows} == {record.run_id for record in study.records}
+    assert len(plain.rows) == 120
+    assert "batch, tokens" not in plain.columns, "an unknown column is left out"
+
+
+def test_roles_add_up(study: ReportData) -> None:
+    table = role_table(study)
+    assert table is not None
+    fit = study.fits["kaplan"]
+    assert table.rows[0][:3] == ("kaplan", fit.n_used, fit.n_dropped)
+    assert sum(fit.roles.values()) == fit.n_used
+
+
+def test_findings_of_a_study_and_of_a_fit(study: ReportData, fit_only: ReportData, changed: Any) -> None:
+    assert [f.value.split(" ")[0] for f in findings(study)] == ["α_N", "α_D", "p", "N", "N", "C*"]
+    assert [f.value.split(" ")[0] for f in findings(fit_only)] == ["α", "β", "p", "N"]
+    assert study.crossover is not None
+    nowhere = changed(study.crossover.C, draws=np.full(10, np.inf))
+    none = findings(changed(study, crossover=changed(study.crossover, C=nowhere)))
+    assert none[-1].value == "no C*"
+    assert "100.0%" in none[-1].between
+
+
+def test_missing_parts_give_no_table() -> None:
+    empty = ReportData(title="empty")
+    for build in (
+        exponent_table,
+        allocation_table,
+        crossover_table,
+        sensitivity_table,
+        excluded_table,
+        run_table,
+        role_table,
+    ):
+        assert build(empty) is None
+    assert fact_table("corpus", "The text", {}) is None
+
+
+def test_environment_names_no_path() -> None:
+    facts = environment()
+    assert {"python", "numpy", "matplotlib"} <= set(facts)
+    assert not any("/" in value for value in facts.values())
