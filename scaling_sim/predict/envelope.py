@@ -17,13 +17,14 @@ def envelope_draws(fit: Fit, rng: np.random.Generator, num_draws: int = 1000) ->
     """Return draws of a fitted frontier: alpha_C_min, C_c_min, N_e, p_N, D_e, p_D (C_min in PF-days), L(D) of the fit.
 
     Each draw takes one posterior draw (for B_crit in (5.5), for L(D) and for the floor) and one resample of the runs
-    with replacement; the frontier is then the least loss in each of 4 bins per decade of C_min, and both lines are
-    least squares in logs. D = 2·C_min/(6·N): one pass at the critical batch.
+    with replacement; the frontier is then the least loss in each of 4 bins per decade of C_min, if smaller and
+    larger sizes were measured there too, and both lines are least squares in logs. D = 2·C_min/(6·N): one pass at
+    the critical batch.
 
     Raises
     ------
     DesignError
-        If fewer than four bins hold a frontier point, or the envelope does not fall.
+        If fewer than four bins hold a bracketed optimum, or the envelope does not fall.
     """
     runs = getattr(fit, "runs", None)
     if runs is None:
@@ -45,8 +46,9 @@ def envelope_draws(fit: Fit, rng: np.random.Generator, num_draws: int = 1000) ->
     found = np.array([f for f in frontiers if f is not None])
     if len(found) < 0.9 * len(picks):
         raise DesignError(
-            f"the runs show no compute frontier: the least losses must fill {MIN_POINTS} bins of C_min and "
-            f"fall; this held in {len(found)} of {len(picks)} resamples. Run more sizes over a wider range of compute"
+            f"the runs show no compute frontier: the least losses must fall over {MIN_POINTS} bins of C_min "
+            f"in which smaller and larger sizes were measured too; this held in {len(found)} of {len(picks)} resamples. "
+            "Run more sizes over a wider range of compute"
         )
     return _named(
         found, {n: np.asarray(v)[picks] for n, v in fit.draws.items()}, np.array([f is not None for f in frontiers])
@@ -61,7 +63,7 @@ def _fit_frontier(N: Array, B: Array, C: Array, loss: Array, p: dict[str, float]
         return None
     log_C = np.log(C[above] / (1 + B[above] / critical_batch(loss[above], p)) / PF_DAY)
     log_L, log_N = np.log(reducible[above]), np.log(N[above])
-    best = _lower_envelope(log_C, log_L)
+    best = _bracketed_envelope(log_C, log_L, log_N)
     if len(best) < MIN_POINTS:
         return None
     slope_L, at_L = np.polyfit(log_C[best], log_L[best], 1)
@@ -69,13 +71,19 @@ def _fit_frontier(N: Array, B: Array, C: Array, loss: Array, p: dict[str, float]
     return (float(slope_L), float(at_L), float(slope_N), float(at_N)) if slope_L < 0 else None
 
 
-def _lower_envelope(log_C: Array, log_L: Array) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Indices of the least loss per bin that is also lower than every loss at less compute."""
+def _bracketed_envelope(log_C: Array, log_L: Array, log_N: Array) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Indices of the least loss per bin of C_min, where both a smaller and a larger size were measured in that bin.
+
+    Without the second condition the ends of the envelope follow the edges of the sweep.
+    """
     bins = np.floor(log_C / np.log(10) * BINS_PER_DECADE)
-    order = np.lexsort((log_L, bins))
-    first = order[np.r_[True, bins[order][1:] != bins[order][:-1]]]
-    lowest_before = np.minimum.accumulate(np.r_[np.inf, log_L[first][:-1]])
-    return np.asarray(first[log_L[first] < lowest_before], dtype=np.int64)
+    best = []
+    for value in np.unique(bins):
+        rows = np.flatnonzero(bins == value)
+        least = rows[np.argmin(log_L[rows])]
+        if log_N[rows].min() < log_N[least] < log_N[rows].max():
+            best.append(least)
+    return np.array(best, dtype=np.int64)
 
 
 def _named(found: Array, draws: dict[str, Array], ok: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> dict[str, Array]:

@@ -194,10 +194,20 @@ def test_fitted_frontier_finds_the_exponents_of_the_law_behind_the_runs() -> Non
     """The lower envelope of curves of Kaplan's law has his exponents; gaps between sizes leave a few per cent."""
     fit = simulated_runs(33)
     found = crossover(fit, method="frontier", seed=3)
-    assert np.median(found.parameters["alpha_C_min"]) == pytest.approx(0.052, rel=0.06)
-    assert np.median(found.parameters["p_N"]) == pytest.approx(0.684, rel=0.1)
+    assert np.median(found.parameters["alpha_C_min"]) == pytest.approx(0.052, rel=0.03)
+    assert np.median(found.parameters["p_N"]) == pytest.approx(0.684, rel=0.05)
     again = crossover(fit, method="frontier", seed=3)
     np.testing.assert_array_equal(found.C.draws, again.C.draws)
+
+
+def test_fitted_frontier_of_noisy_runs_covers_the_truth() -> None:
+    from scaling_sim.predict.simulate import simulate
+
+    truth = constants("kaplan-table5")
+    runs = simulate(truth, seed=1)
+    fit = Draws("kaplan", {k: np.repeat(v, 200) for k, v in truth.draws.items()}, runs)
+    low, high = crossover(fit, method="frontier").C.interval(0.9)
+    assert low < crossover(truth).C.median < high
 
 
 def test_too_few_runs_for_a_frontier() -> None:
