@@ -19,7 +19,7 @@ from scaling_sim.training.job import Job, merge_jobs
 from scaling_sim.training.messages import Event, Failed, Lost, Time, Timed
 from scaling_sim.training.placement import Placement, choose_backend, default_workers
 from scaling_sim.training.planner import CohortPlan, plan_cohorts
-from scaling_sim.training.sweep import start_executor, usable_splits
+from scaling_sim.training.sweep import start_executor
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def measure_machine(
     num_workers = default_workers(workers, placement)
     plans = calibration_plans(plan_cohorts(merged, max_members=placement.max_members))
     with tempfile.TemporaryDirectory(prefix="scaling-sim-") as scratch:
-        executor = start_executor(placement, usable_splits(corpus, merged), num_workers, Path(scratch))
+        executor = start_executor(placement, corpus.splits, num_workers, Path(scratch))
         try:
             rates = [rate for plan in plans for rate in _time(executor, plan, max(1, num_workers), seconds)]
         finally:

@@ -8,12 +8,12 @@ common to all evaluations with the same number of windows and drops out of diffe
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling_sim.data.batches import evaluation_starts
+from scaling_sim.engine.protocol import Tokens
 from scaling_sim.runs.record import RunConfig
 
 FIRST_POINT = 256
@@ -24,6 +24,7 @@ SEQUENCES_RANGE = (32, 1024)
 """Windows of the test split per evaluation: bounds of the automatic choice."""
 NOISE_BATCHES = 16
 """Small batches per noise measurement."""
+NEEDED_SPLITS = ("train", "validation", "test")
 ROW = 16
 """Sequences per evaluated batch."""
 
@@ -92,9 +93,12 @@ def noise_sequences(num_test: int) -> int:
     return int(np.clip(num_test // 4 // NOISE_BATCHES, 1, 16)) * NOISE_BATCHES
 
 
-def evaluation_windows(
-    splits: Mapping[str, NDArray[np.unsignedinteger[Any]]], config: RunConfig
-) -> dict[str, NDArray[np.int64]]:
+def usable_splits(splits: Mapping[str, Tokens], n_ctx: int) -> dict[str, Tokens]:
+    """``splits`` without the held-out distributions that hold no whole window of ``n_ctx`` tokens."""
+    return {name: tokens for name, tokens in splits.items() if name in NEEDED_SPLITS or len(tokens) > n_ctx}
+
+
+def evaluation_windows(splits: Mapping[str, Tokens], config: RunConfig) -> dict[str, NDArray[np.int64]]:
     """Fixed windows of every split but ``train``: name → (rows, ≤ 16) starts as `Trainer.evaluate` takes them."""
     names = [name for name in splits if name != "train"]
     num_test = num_test_windows(config, len(names))

@@ -20,7 +20,7 @@ from scaling_sim.engine.cohort import Cohort, Member, Precision
 from scaling_sim.engine.protocol import Backend, Tokens, Trainer
 from scaling_sim.runs.record import CurvePoint, RunRecord
 from scaling_sim.training.checkpoint import Arrays, read_checkpoint, sweep_orphans, write_checkpoint
-from scaling_sim.training.evaluation import NOISE_BATCHES, evaluation_windows, noise_sequences
+from scaling_sim.training.evaluation import NOISE_BATCHES, evaluation_windows, noise_sequences, usable_splits
 from scaling_sim.training.job import Job
 from scaling_sim.training.member import Memory, Place, Run, versions
 from scaling_sim.training.noise_scale import two_batch_estimate
@@ -144,7 +144,8 @@ class CohortLoop:
         checkpoint_seconds: float = 10.0,
         chunk_seconds: float = CHUNK_SECONDS,
     ) -> None:
-        self.task, self.splits, self.listener = task, splits, listener
+        splits = usable_splits(splits, task.jobs[0].config.shape.n_ctx)
+        self.task, self.listener = task, listener
         self.place = Place(backend.name, device, precision, versions(backend))
         self.checkpoint_seconds, self.chunk_seconds = checkpoint_seconds, chunk_seconds
         self.trainer: Trainer = backend.start(task.cohort(), splits, device, precision)

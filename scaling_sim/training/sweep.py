@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from scaling_sim.config import writable_folder
 from scaling_sim.data.corpus import Corpus
@@ -20,6 +19,7 @@ from scaling_sim.runs.record import RunRecord
 from scaling_sim.runs.store import RunStore
 from scaling_sim.training.checkpoint import safetensors_numpy
 from scaling_sim.training.driver import FINISHED, Driver
+from scaling_sim.training.evaluation import usable_splits
 from scaling_sim.training.executor import Executor, InProcess, LocalProcesses
 from scaling_sim.training.job import Job, check_branch, check_job, merge_jobs
 from scaling_sim.training.memory import check_memory
@@ -81,12 +81,12 @@ def run_sweep(
         After every worker has saved its state; the same call continues.
     """
     began, merged = time.monotonic(), merge_jobs(jobs)
-    splits = usable_splits(corpus, merged)
-    todo = _to_train(merged, corpus, splits, store)
+    todo = _to_train(merged, corpus, store)
     if not todo:
         return _summary(began, None, len(merged), "nothing to train")
     folder = None if checkpoints is None else writable_folder(checkpoints)
     _check_checkpoints(folder, todo)
+    _warn_of_short_splits(corpus, todo)
     placement = choose_backend(plan_cohorts(todo, max_members=1), backend, device, precision)
     num_workers = min(default_workers(workers, placement), len(todo))
     driver = Driver(
@@ -101,7 +101,7 @@ def run_sweep(
     for plan in driver.plans:
         check_memory(plan.task().cohort(), placement.backend, placement.device, precision, num_workers)
     with tempfile.TemporaryDirectory(prefix="scaling-sim-") as scratch:
-        executor = start_executor(placement, splits, num_workers, Path(scratch), checkpoint_seconds)
+        executor = start_executor(placement, corpus.splits, num_workers, Path(scratch), checkpoint_seconds)
         try:
             driver.drive(executor)
         finally:
@@ -109,15 +109,12 @@ def run_sweep(
     return _summary(began, driver, len(merged) - len(todo), placement.reason)
 
 
-def usable_splits(corpus: Corpus, jobs: Sequence[Job]) -> dict[str, Tokens]:
-    """The corpus's splits, without held-out distributions that are shorter than the longest context (warns)."""
+def _warn_of_short_splits(corpus: Corpus, jobs: Sequence[Job]) -> None:
     longest = max((job.config.shape.n_ctx for job in jobs), default=1)
-    splits = {name: np.asanyarray(tokens) for name, tokens in corpus.splits.items()}
-    short = [n for n, tokens in splits.items() if len(tokens) <= longest and n not in ("train", "validation", "test")]
-    if short:
-        message = f"held-out text shorter than n_ctx + 1 = {longest + 1} tokens is left out: {', '.join(short)}"
+    if short := set(corpus.splits) - set(usable_splits(corpus.splits, longest)):
+        names = ", ".join(sorted(short))
+        message = f"held-out text shorter than n_ctx + 1 = {longest + 1} tokens is left out of evaluations: {names}"
         warnings.warn(message, DataWarning, stacklevel=3)
-    return {name: tokens for name, tokens in splits.items() if name not in short}
 
 
 def start_executor(
@@ -144,12 +141,12 @@ def start_executor(
     return LocalProcesses(setups, worker_environment(placement, num_workers))
 
 
-def _to_train(jobs: list[Job], corpus: Corpus, splits: Mapping[str, Tokens], store: RunStore) -> list[Job]:
+def _to_train(jobs: list[Job], corpus: Corpus, store: RunStore) -> list[Job]:
     """Check all jobs, write what is new into the store, and return the unfinished ones."""
     stored = {record.run_id: record for record in store.records()}
     configs = {run_id: record.config for run_id, record in stored.items()} | {job.run_id: job.config for job in jobs}
     for job in jobs:
-        check_job(job, corpus.hash, len(splits["train"]), corpus.vocab_size)
+        check_job(job, corpus.hash, len(corpus.splits["train"]), corpus.vocab_size)
         check_branch(job, configs)
     new = [job for job in jobs if job.run_id not in stored]
     store.add_all(RunRecord(run_id=job.run_id, config=job.config, purposes=job.purposes) for job in new)

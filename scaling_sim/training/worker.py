@@ -21,6 +21,7 @@ import numpy as np
 from scaling_sim.engine.protocol import Backend, Tokens
 from scaling_sim.engine.registry import get_backend
 from scaling_sim.runs.record import RunRecord
+from scaling_sim.training.evaluation import usable_splits
 from scaling_sim.training.loop import CohortLoop, CohortProgress, CohortTask
 from scaling_sim.training.member import Memory, Run
 from scaling_sim.training.messages import (
@@ -89,8 +90,9 @@ class Worker:
             self._failed(task, error)
 
     def _tokens_per_second(self, task: CohortTask, seconds: float) -> float:
-        trainer = self.backend.start(task.cohort(), self.splits, self.setup.device, self.setup.precision)
-        runs = [Run(i, job, Memory(), len(self.splits) - 1) for i, job in enumerate(task.jobs)]
+        splits = usable_splits(self.splits, task.jobs[0].config.shape.n_ctx)
+        trainer = self.backend.start(task.cohort(), splits, self.setup.device, self.setup.precision)
+        runs = [Run(i, job, Memory(), len(splits) - 1) for i, job in enumerate(task.jobs)]
         step, num, made, began = 0, 1, 0, 0.0
         while True:
             starts = np.stack([run.batches.starts(step, num) for run in runs], axis=1)

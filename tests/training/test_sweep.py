@@ -322,7 +322,7 @@ def test_an_unwritable_folder_is_refused_at_once(corpus: Corpus, store: RunStore
 
 def test_held_out_text_that_is_too_short_is_left_out_aloud(store: RunStore, tmp_path: Path) -> None:
     with pytest.warns(DataWarning, match="tiny"):
-        run([make_job(steps=5)], make_corpus(tiny=10), store, tmp_path)
+        run([make_job(steps=5)], make_corpus(tiny=16), store, tmp_path)
     assert set(store.get(make_job(steps=5).run_id).result.losses) == {"validation", "test", "prose"}
 
 
