@@ -1,7 +1,8 @@
 """Published constants of scaling laws, by name, each set with its source.
 
 The papers disagree with themselves (Kaplan et al. 2020 print three values of N_c and two of D_c, B* and C_c), so a set
-is kept whole and never mixed with another. Where a set must take numbers from two places of one paper, its source says so.
+is kept whole and never mixed with another. Where a set must take numbers from two places of one paper, its source says
+so.
 """
 
 from __future__ import annotations

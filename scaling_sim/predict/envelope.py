@@ -47,7 +47,7 @@ def envelope_draws(fit: Fit, rng: np.random.Generator, num_draws: int = 1000) ->
     if len(found) < 0.9 * len(picks):
         raise DesignError(
             f"the runs show no compute frontier: the least losses must fall over {MIN_POINTS} bins of C_min "
-            f"in which smaller and larger sizes were measured too; this held in {len(found)} of {len(picks)} resamples. "
+            f"in which smaller and larger sizes were measured too; so in {len(found)} of {len(picks)} resamples. "
             "Run more sizes over a wider range of compute"
         )
     return _named(
