@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scaling_sim import __version__
-from scaling_sim.errors import ConfigError, DataError, ScalingSimError
+from scaling_sim.errors import ConfigError, ScalingSimError
 
 if TYPE_CHECKING:
     from scaling_sim.inference.posterior import Posterior
@@ -91,7 +91,7 @@ def sweep(
 def runs(
     source: Annotated[Path, typer.Argument(help="Study folder, CSV, Parquet or JSONL.")],
     columns: Columns = None,
-    export: Annotated[Path | None, typer.Option(help="Write the validated table: .csv, .parquet or .jsonl.")] = None,
+    export: Annotated[Path | None, typer.Option(help="Write the validated table: .csv or .parquet.")] = None,
     as_json: Json = False,
 ) -> None:
     """List, validate and export runs.
@@ -100,7 +100,7 @@ def runs(
     """
     table = _read(source, columns)
     if export is not None:
-        table.export(export)
+        _export(table, export)
     facts = {
         "n_rows": len(table),
         "n_runs": len(set(table.run.tolist())),
@@ -186,11 +186,8 @@ def simulate(
 
     truth = ss.constants(constants) if constants else {"law": law, **_parameters(parameter or [])}
     table = ss.simulate(truth, noise=noise, seed=seed)
-    if out is None:
-        sys.stdout.write(table.to_dataframe().to_csv(index=False))
-    else:
-        table.to_csv(out)
-        _say(f"{len(table)} simulated rows in {out}")
+    table.to_csv(sys.stdout if out is None else out)
+    _say(f"{len(table)} simulated rows{f' in {out}' if out else ''}")
 
 
 # ------------------------------------------------------------------------------------------------ predictions
@@ -246,7 +243,7 @@ def allocate(
 def crossover(
     fit_file: FitFile = None,
     constants: Constants = None,
-    method: Annotated[str, typer.Option(help="`appendix-b` or `frontier`.")] = "appendix-b",
+    method: Annotated[str | None, typer.Option(help="`appendix-b` (the default of fits) or `frontier`.")] = None,
     as_json: Json = False,
 ) -> None:
     """Where the compute law and the data law contradict each other (Kaplan et al. 2020, section 6.3).
@@ -255,8 +252,7 @@ def crossover(
     """
     import scaling_sim as ss
 
-    source = _fit_or_constants(fit_file, constants)
-    _predicted(ss.crossover(source, **({"method": method} if constants is None else {})), as_json)
+    _predicted(ss.crossover(_fit_or_constants(fit_file, constants), method), as_json)
 
 
 @app.command()
@@ -332,11 +328,15 @@ def _read(source: Path, columns: str | None) -> Any:
     from scaling_sim.runs import parse_columns, read_runs
 
     mapping = parse_columns(columns) if columns else None
-    if str(source) == "-":
-        import pandas as pd
+    return read_runs(str(source), columns=mapping)
 
-        return read_runs(pd.read_csv(sys.stdin), columns=mapping)
-    return read_runs(source, columns=mapping)
+
+def _export(table: Any, path: Path) -> None:
+    writers = {".csv": table.to_csv, ".parquet": table.to_parquet}
+    if path.suffix not in writers:
+        raise ConfigError(f"--export writes {' or '.join(writers)}, got {path.name!r}")
+    writers[path.suffix](path)
+    _say(f"{len(table)} rows in {path}")
 
 
 def _fit_or_constants(fit_file: Path | None, constants: str | None) -> Posterior | ConstantSet:

@@ -11,22 +11,27 @@ import msgspec
 from scaling_sim.config import Config, config_hash, writable_folder
 from scaling_sim.data import Corpus, load_corpus
 from scaling_sim.errors import ConfigError
+from scaling_sim.model.count import num_parameters
 from scaling_sim.model.shape import Shape
 from scaling_sim.study.config import StudyConfig, read_study
+from scaling_sim.study.jobs import study_jobs, trial_jobs
+from scaling_sim.training import Estimate, Job, Machine, measure_machine, small_model_learning_rate
 
 FIT_SECONDS = 75.0
 """Set aside for fits, predictions and the report."""
+FEWEST_SIZES = 3
+"""A law in N needs at least these, however slow the machine."""
 
 
 class Choices(Config, frozen=True):
     """What was decided on this machine; written beside the runs, so that a resumed study goes on with the same runs."""
 
-    study: str
-    """Hash of the configuration."""
     num_shapes: int
     """Sizes kept, smallest first."""
+    expected_seconds: float
+    """Wall time of the sweep as estimated before it began."""
     multiples: dict[str, float] = {}
-    """Size → best multiple of the learning-rate rule."""
+    """Index of a size → best multiple of the learning-rate rule."""
     flags: tuple[str, ...] = ()
     """What the report must say about these choices."""
 
@@ -73,7 +78,7 @@ class StudyPlan:
         return "\n".join([head, *lines, "", total, *self.flags])
 
 
-def open_study(preset: str | Path, out: str | Path, seed: int) -> tuple[StudyConfig, Path, Corpus]:
+def open_study(preset: str | Path | StudyConfig, out: str | Path, seed: int) -> tuple[StudyConfig, Path, Corpus]:
     """Configuration, folder and corpus of a study; the folder is claimed for this configuration.
 
     Raises
@@ -81,7 +86,8 @@ def open_study(preset: str | Path, out: str | Path, seed: int) -> tuple[StudyCon
     ConfigError
         The folder cannot be written or holds another study.
     """
-    config: StudyConfig = msgspec.structs.replace(read_study(preset), seed=seed)
+    given = preset if isinstance(preset, StudyConfig) else read_study(preset)
+    config: StudyConfig = msgspec.structs.replace(given, seed=seed)
     folder = writable_folder(out)
     claim = folder / "study.json"
     if claim.exists() and _hash_in(claim) != config_hash(config):
@@ -110,6 +116,111 @@ def _check_context(config: StudyConfig, corpus: Corpus) -> None:
                     f"the context ({shape.n_ctx} tokens) is longer than the {name} split ({len(tokens)} tokens);"
                     " give a larger corpus or a smaller n_ctx"
                 )
+
+
+def plan_study(preset: str | Path, out: str | Path, *, seed: int = 0) -> StudyPlan:
+    """What a study would do here: its corpus is built and the machine timed for a few seconds, nothing is trained."""
+    config, folder, corpus = open_study(preset, out, seed)
+    choices, machine = choose(config, folder, corpus)
+    kept = first_sizes(config, choices.num_shapes)
+    estimate = machine.estimate(all_jobs(kept, corpus))
+    rows = tuple(_row(plan.jobs, estimate.cohort_seconds[plan.id]) for plan in estimate.plans)
+    seconds = estimate.seconds + FIT_SECONDS
+    return StudyPlan(config, corpus.name, len(corpus.splits["train"]), rows, seconds, choices.flags)
+
+
+def choose(config: StudyConfig, folder: Path, corpus: Corpus) -> tuple[Choices, Machine]:
+    """Decide which sizes this machine can train within the study's time, or read what was decided before."""
+    machine = measure_machine(
+        all_jobs(config, corpus),
+        corpus,
+        backend=config.backend,
+        device=config.device,
+        precision=config.precision,
+        workers=config.workers,
+    )
+    stored = read_choices(folder)
+    return (stored or _decide(config, corpus, machine)), machine
+
+
+def read_choices(folder: Path) -> Choices | None:
+    """What was decided when the study began; None before that."""
+    path = folder / "choices.json"
+    return msgspec.json.decode(path.read_bytes(), type=Choices) if path.exists() else None
+
+
+def write_choices(folder: Path, choices: Choices) -> None:
+    """Keep the decisions beside the runs, whole or not at all."""
+    part = folder / "choices.json.part"
+    part.write_bytes(msgspec.json.format(msgspec.json.encode(choices), indent=2))
+    part.replace(folder / "choices.json")
+
+
+def first_sizes(config: StudyConfig, num_shapes: int) -> StudyConfig:
+    """The study without its largest sizes, in every stage."""
+    if num_shapes >= len(config.shapes):
+        return config
+
+    def below(sizes: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(size for size in sizes if size < num_shapes)
+
+    stages: dict[str, Any] = {"shapes": config.shapes[:num_shapes]}
+    stages["curves"] = msgspec.structs.replace(config.curves, seed_sizes=below(config.curves.seed_sizes))
+    rate = config.learning_rate
+    stages["learning_rate"] = msgspec.structs.replace(rate, sizes=below(rate.sizes))
+    for name in ("data", "batches"):
+        stage = getattr(config, name)
+        if stage is not None:
+            kept = below(stage.sizes)
+            stages[name] = msgspec.structs.replace(stage, sizes=kept) if kept else None
+    smaller: StudyConfig = msgspec.structs.replace(config, **stages)
+    return smaller
+
+
+def all_jobs(config: StudyConfig, corpus: Corpus) -> list[Job]:
+    """Every run of the study, learning-rate trials included, at the rule's learning rates."""
+    num_tokens = len(corpus.splits["train"])
+    rule = small_model_learning_rate
+    return trial_jobs(config, corpus.hash, num_tokens, rule) + study_jobs(config, corpus.hash, num_tokens, rule)
+
+
+def _decide(config: StudyConfig, corpus: Corpus, machine: Machine) -> Choices:
+    budget = 60 * config.minutes - FIT_SECONDS
+    kept = len(config.shapes)
+    estimate = machine.estimate(all_jobs(config, corpus))
+    full = estimate.seconds
+    while estimate.seconds > budget and kept > min(FEWEST_SIZES, len(config.shapes)):
+        kept -= 1
+        estimate = machine.estimate(all_jobs(first_sizes(config, kept), corpus))
+    return Choices(num_shapes=kept, expected_seconds=estimate.seconds, flags=_flags(config, kept, full, estimate, budget))
+
+
+def _flags(config: StudyConfig, kept: int, full: float, estimate: Estimate, budget: float) -> tuple[str, ...]:
+    flags = []
+    if kept < len(config.shapes):
+        dropped = ", ".join(f"{shape_name(s)} N = {num_parameters(s):,}" for s in config.shapes[kept:])
+        flags.append(
+            f"This machine is too slow for every size: all would take {full:.0f} s, {budget:.0f} s are planned. "
+            f"Left out from the top: {dropped}."
+        )
+    if estimate.seconds > budget:
+        flags.append(f"Even the smallest {kept} sizes are expected to take {estimate.seconds:.0f} s instead of {budget:.0f} s.")
+    return tuple(flags)
+
+
+def _row(jobs: tuple[Job, ...], seconds: float) -> dict[str, Any]:
+    shape, recipe = jobs[0].config.shape, jobs[0].config.recipe
+    tokens = sum(job.num_updates * job.config.recipe.batch_tokens for job in jobs)
+    return {
+        "shape": shape_name(shape),
+        "N": num_parameters(shape),
+        "members": len(jobs),
+        "batch_tokens": recipe.batch_tokens,
+        "steps": max(job.config.recipe.steps for job in jobs),
+        "tokens": tokens,
+        "compute_flops": 6.0 * num_parameters(shape) * tokens,
+        "seconds": seconds,
+    }
 
 
 def shape_name(shape: Shape) -> str:
