@@ -16,7 +16,7 @@ def has_avx512() -> bool:
 
 
 def worker_environment(threads: int = 1) -> dict[str, str]:
-    """Variables for the environment of a spawned worker that trains on ``threads`` cores.
+    """Variables for the environment of a spawned worker that trains on ``threads`` cores; none are set here.
 
     OpenBLAS reads them when it is loaded. Some of its releases take a Zen 4 or 5 for a Haswell and run at half speed;
     ``OPENBLAS_CORETYPE`` corrects that, only where the processor has AVX-512, and never over the user's own setting.

@@ -13,6 +13,9 @@ from scaling_sim.model.shape import DECAYED, Shape
 CHUNK_ROWS = 256
 """Rows (sequence · T + position) that a thread works on at once: long enough for BLAS, short enough for the caches."""
 
+WIDE, WIDE_CHUNK_ROWS = 128, 512
+"""From this width gradients no longer fit in cache, and clearing and adding a buffer costs as much as 33 rows."""
+
 QUERY_BLOCK = 128
 """Queries whose attention scores are held at once."""
 
@@ -98,7 +101,8 @@ class Arena(NamedTuple):
 
 def sizes_of(shape: Shape, batch_sequences: int) -> Sizes:
     """Sizes for the kernels; the chunk depends on shape and batch alone, never on threads, so that the bits do not."""
-    chunk = max(1, min(CHUNK_ROWS // shape.n_ctx, batch_sequences))
+    rows = WIDE_CHUNK_ROWS if shape.d_model >= WIDE else CHUNK_ROWS
+    chunk = max(1, min(rows // shape.n_ctx, batch_sequences))
     query_block = min(shape.n_ctx, QUERY_BLOCK)
     kept = shape.n_layer * chunk * shape.n_head * attention_numbers(shape.n_ctx, query_block)
     return Sizes(

@@ -73,9 +73,12 @@ class NumbaTrainer:
         rows_MR = np.zeros((members, windows.shape[2] * context), self._real)
         work = Work(EVALUATE, self._splits[split], self._windows(split, windows), rows_MR=rows_MR)
         self._crew.run(work, self._models)
-        losses_MST = rows_MR.reshape(members, -1, context).astype(np.float64)
-        errors = [standard_error(losses_S) for losses_S in losses_MST.mean(axis=2)]
-        return losses_MST.mean(axis=1), np.array(errors, np.float64)
+        mean, error = np.empty((members, context)), np.empty(members)
+        for row in range(members):
+            losses_ST = rows_MR[row].reshape(-1, context).astype(np.float64)
+            mean[row] = losses_ST.mean(axis=0)
+            error[row] = standard_error(losses_ST.mean(axis=1))
+        return mean, error
 
     def gradient_noise(self, starts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """|g_i|² (M, n) and |mean g|² (M,); see `Trainer.gradient_noise`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +52,7 @@ def compile_for(entry: Any, signature: Any) -> None:
     """Compile ``entry`` for ``signature``, from the cache where possible; a broken cache costs time, not the run."""
     try:
         entry.compile(signature)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, pickle.PickleError) as error:
         from numba.core.caching import NullCache
 
         _warn_uncached(str(error))

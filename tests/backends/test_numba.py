@@ -1,0 +1,195 @@
+"""The CPU backend: independence of threads, sizes beyond the conformance kit's, and what it says about itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scaling_sim.engine.cohort import Cohort, Member
+from scaling_sim.engine.protocol import Backend, Trainer
+from scaling_sim.engine.reference import BACKEND as REFERENCE
+from scaling_sim.errors import BackendUnavailable
+from scaling_sim.model.shape import Shape
+from scaling_sim_numba import BACKEND, NumbaBackend
+from scaling_sim_numba.layout import arena_of, sizes_of
+
+pytestmark = pytest.mark.numba
+
+SMALL = Shape(n_layer=2, d_model=16, n_head=2, n_ctx=16, vocab_size=61)
+
+
+def cohort(shape: Shape, batch: int, members: int = 1, dropout: float = 0.0, **settings: Any) -> Cohort:
+    return Cohort(
+        shape=shape,
+        batch_sequences=batch,
+        members=tuple(Member(id=10 + i, seed=i, dropout=dropout * i) for i in range(members)),
+        **settings,
+    )
+
+
+def tokens_of(shape: Shape, number: int = 4000, dtype: str = "uint16") -> np.ndarray:
+    rng = np.random.default_rng(7)
+    return (rng.random(number) ** 2 * shape.vocab_size).astype(dtype)
+
+
+def batches(which: Cohort, steps: int, number: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(8)
+    size = (steps, len(which.members), which.batch_sequences)
+    return rng.integers(0, number - which.shape.n_ctx, size), np.full(size[:2], 1e-2)
+
+
+def everything(which: Cohort, threads: int) -> dict[str, Any]:
+    """Training, evaluation, noise and state with so many threads."""
+    trainer = NumbaBackend(num_threads=threads).start(which, {"train": tokens_of(which.shape)})
+    starts, lr = batches(which, 3)
+    out: dict[str, Any] = {"losses": trainer.advance(0, starts, lr)}
+    out["mean"], out["error"] = trainer.evaluate("train", starts[:, 0])
+    out["small"], out["large"] = trainer.gradient_noise(np.ascontiguousarray(starts.swapaxes(0, 1)))
+    return out | trainer.state()
+
+
+def assert_same_bits(got: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    for name, value in expected.items():
+        assert got[name].tobytes() == value.tobytes(), f"{name} differs"
+
+
+@pytest.mark.parametrize(("members", "batch"), [(1, 1), (1, 77), (3, 40), (5, 200)])
+def test_bits_do_not_depend_on_threads(members: int, batch: int) -> None:
+    """Members alone on a thread and in a team; more threads than cores, chunks or members; ragged last chunks."""
+    which = cohort(SMALL, batch, members, dropout=0.1, weight_decay=0.1, clip_norm=0.5)
+    expected = everything(which, threads=1)
+    for threads in (2, 3, 8):
+        assert_same_bits(everything(which, threads), expected)
+
+
+def test_member_alone_has_the_bits_of_a_member_of_a_cohort() -> None:
+    which = cohort(SMALL, 5, members=3)
+    starts, lr = batches(which, 4)
+    splits = {"train": tokens_of(SMALL)}
+    together = BACKEND.start(which, splits).advance(0, starts, lr)
+    for row, member in enumerate(which.members):
+        alone = Cohort(shape=SMALL, batch_sequences=5, members=(member,))
+        losses = BACKEND.start(alone, splits).advance(0, starts[:, row : row + 1], lr[:, :1])
+        assert losses.tobytes() == together[:, row : row + 1].tobytes()
+
+
+LONG = [
+    (Shape(n_layer=1, d_model=8, n_head=2, n_ctx=160, vocab_size=19), 1),  # two query blocks, probabilities kept
+    (Shape(n_layer=4, d_model=16, n_head=16, n_ctx=160, vocab_size=19), 0),  # too many to keep: computed again
+]
+
+
+@pytest.mark.parametrize(("shape", "keep"), LONG)
+def test_long_contexts_match_the_reference(shape: Shape, keep: int) -> None:
+    which = cohort(shape, batch=3, clip_norm=np.inf)
+    assert sizes_of(shape, 3).keep == keep
+    assert_same_gradients(which)
+
+
+def test_large_vocabulary_matches_the_reference() -> None:
+    """Several blocks of rows per chunk, since 64 rows of logits would be 3.2 million numbers."""
+    shape = Shape(n_layer=1, d_model=4, n_head=1, n_ctx=16, vocab_size=50_257)
+    assert sizes_of(shape, 4).logit_rows == 16
+    assert_same_gradients(cohort(shape, batch=4, clip_norm=np.inf))
+
+
+def assert_same_gradients(which: Cohort) -> None:
+    """The gradient is the first moment of the first update over 1 − β1, without clipping."""
+    splits = {"train": tokens_of(which.shape)}
+    starts, lr = batches(which, 1)
+    ours: Trainer = BACKEND.start(which, splits, precision="float64")
+    theirs = REFERENCE.start(which, splits, precision="float64")
+    np.testing.assert_allclose(ours.advance(0, starts, lr), theirs.advance(0, starts, lr), rtol=1e-12)
+    got, expected = ours.state(), theirs.state()
+    for name in which.shape.parameter_shapes():
+        gradient = expected[f"adam_m.{name}"]
+        np.testing.assert_allclose(got[f"adam_m.{name}"], gradient, rtol=0, atol=1e-11 * np.abs(gradient).max())
+
+
+@pytest.mark.parametrize("name", ["qkv", "attn_out", "mlp_up", "mlp_down", "token_embedding", "ln_f_gain"])
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf])
+def test_one_bad_weight_is_seen(name: str, bad: float) -> None:
+    """Neither the clamps of our exponential nor fast-math flags may hide a NaN."""
+    which = cohort(SMALL, batch=4)
+    trainer = BACKEND.start(which, {"train": tokens_of(SMALL)})
+    state = trainer.state()
+    state[f"params.{name}"].reshape(-1)[0] = bad
+    trainer.load_state(state)
+    losses = trainer.advance(0, *batches(which, 2))
+    assert np.isnan(losses).all()
+    after = trainer.state()
+    assert after["diverged"].all()
+    assert_same_bits({k: after[k] for k in after if k != "diverged"}, {k: state[k] for k in state if k != "diverged"})
+
+
+def test_token_widths_and_memory_maps_give_the_same_bits(tmp_path: Path) -> None:
+    which = cohort(SMALL, batch=3)
+    losses = []
+    for dtype in ("uint8", "uint16", "uint32"):
+        path = tmp_path / f"{dtype}.bin"
+        tokens_of(SMALL).astype(dtype).tofile(path)
+        mapped = np.memmap(path, dtype=dtype, mode="r")
+        losses.append(BACKEND.start(which, {"train": mapped}).advance(0, *batches(which, 2)))
+    assert losses[0].tobytes() == losses[1].tobytes() == losses[2].tobytes()
+
+
+def test_scratch_is_bounded() -> None:
+    """At most 4 MB per thread at d = 64, T = 64, and independent of the batch beyond a chunk."""
+    shape = Shape(n_layer=2, d_model=64, n_head=4, n_ctx=64)
+    assert arena_of(sizes_of(shape, 4096)) == arena_of(sizes_of(shape, 4))
+    assert arena_of(sizes_of(shape, 4096)).total * 4 <= 4e6
+    huge = Shape(n_layer=1, d_model=64, n_head=1, n_ctx=1024, vocab_size=50_304)
+    assert arena_of(sizes_of(huge, 4)).total * 4 <= 40e6
+
+
+def test_blas_threads_of_the_process_are_left_as_they_were() -> None:
+    from scaling_sim_numba.blas import blas_threads, single_threaded_blas
+
+    before = blas_threads()
+    with single_threaded_blas():
+        with single_threaded_blas():
+            assert blas_threads() in (0, 1)
+        assert blas_threads() in (0, 1)
+    assert blas_threads() == before
+
+
+def test_worker_environment_touches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The core type is corrected for workers only, where it is wrong and the processor can, never over the user's."""
+    from scaling_sim_numba import cpu
+
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    monkeypatch.setattr("scaling_sim_numba.blas.blas_core", lambda: "Haswell")
+    before = dict(os.environ)
+    monkeypatch.setattr(cpu, "has_avx512", lambda: True)
+    variables = BACKEND.worker_environment()
+    assert variables["OPENBLAS_CORETYPE"] == "SkylakeX"
+    assert variables["OPENBLAS_NUM_THREADS"] == variables["NUMBA_NUM_THREADS"] == "1"
+    assert dict(os.environ) == before
+    monkeypatch.setattr(cpu, "has_avx512", lambda: False)
+    assert "OPENBLAS_CORETYPE" not in BACKEND.worker_environment()
+    monkeypatch.setattr(cpu, "has_avx512", lambda: True)
+    monkeypatch.setattr("scaling_sim_numba.blas.blas_core", lambda: "SkylakeX")
+    assert "OPENBLAS_CORETYPE" not in BACKEND.worker_environment()
+    monkeypatch.setattr("scaling_sim_numba.blas.blas_core", lambda: "Zen")
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Zen")
+    assert "OPENBLAS_CORETYPE" not in BACKEND.worker_environment()
+
+
+def test_it_describes_itself() -> None:
+    about = NumbaBackend(num_threads=3).describe()
+    assert about["backend"] == "numba"
+    assert about["threads"] == "3"
+    assert {"blas_core", "cpu", "numba", "scipy", "avx512"} <= set(about)
+
+
+def test_it_is_a_backend_and_says_what_it_cannot_do() -> None:
+    assert isinstance(BACKEND, Backend)
+    which = cohort(SMALL, 2)
+    assert "bfloat16" in str(BACKEND.why_unsupported(which, "cpu", "bfloat16"))
+    with pytest.raises(BackendUnavailable, match="cuda:0"):
+        BACKEND.start(which, {"train": tokens_of(SMALL)}, device="cuda:0")

@@ -1,0 +1,142 @@
+"""Kernels one by one against NumPy, and the compiler cache."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scaling_sim.engine.philox import philox4x32
+from scaling_sim_numba.blas import gemm
+from scaling_sim_numba.kernels.compiler import kernel
+from scaling_sim_numba.kernels.model import Dropout
+from scaling_sim_numba.kernels.scalar import exp, row_maximum
+from scaling_sim_numba.philox import dropout
+
+pytestmark = pytest.mark.numba
+
+
+@kernel
+def exponentials(x, y):  # type: ignore[no-untyped-def]
+    for i in range(x.size):
+        y[i] = exp(x[i])
+
+
+def test_exponential_is_within_two_units_of_the_last_place() -> None:
+    x = np.linspace(-87, 88, 200_001).astype(np.float32)
+    y = np.empty_like(x)
+    exponentials(x, y)
+    expected = np.exp(x.astype(np.float64))
+    assert np.abs(y / expected - 1).max() < 2.5e-7
+
+
+def test_exponential_of_extremes() -> None:
+    x = np.array([-np.inf, -1e30, 0, np.nan, -np.nan, *[np.nan] * 16], np.float32)
+    y = np.empty_like(x)
+    exponentials(x, y)
+    assert (y[:2] < 2e-38).all()
+    assert y[2] == 1
+    assert np.isnan(y[3:]).all()
+
+
+def test_row_maximum_orders_like_real_numbers() -> None:
+    rng = np.random.default_rng(0)
+    for real in (np.float32, np.float64):
+        x = rng.normal(size=(40, 37)).astype(real) * 10.0 ** rng.integers(-30, 30, (40, 1))
+        x = x.astype(real)
+        x[0] = -np.abs(x[0])
+        x[1, 5] = np.inf
+        assert [row_maximum(x, row, 37) for row in range(40)] == x.max(axis=1).tolist()
+        assert row_maximum(x, 2, 7) == x[2, :7].max()
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+@pytest.mark.parametrize("sizes", [(5, 7, 3), (1, 4, 6), (4, 1, 6), (4, 6, 1), (1, 1, 1), (1, 5, 1)])
+def test_gemm_of_views(real: type, sizes: tuple[int, int, int]) -> None:
+    """Transposes and blocks with a leading dimension, down to single rows and columns."""
+    m, k, n = sizes
+    rng = np.random.default_rng(1)
+    big = [rng.normal(size=(12, 20)).astype(real) for _ in range(3)]
+    for a in (big[0][2 : 2 + m, 3 : 3 + k], big[0][2 : 2 + k, 3 : 3 + m].T, np.ascontiguousarray(big[0][:m, :k])):
+        for b in (big[1][1 : 1 + k, 4 : 4 + n], big[1][1 : 1 + n, 4 : 4 + k].T, np.ascontiguousarray(big[1][:n, :k]).T):
+            before = big[2].copy()
+            got = big[2].copy()
+            gemm(0.5, a, b, 2.0, got[3 : 3 + m, 5 : 5 + n])
+            expected = before.copy()
+            expected[3 : 3 + m, 5 : 5 + n] = 0.5 * (a @ b) + 2.0 * before[3 : 3 + m, 5 : 5 + n]
+            np.testing.assert_allclose(got, expected, rtol=1e-5 if real is np.float32 else 1e-13, atol=1e-6)
+
+
+def test_dropout_words_are_the_engine_s() -> None:
+    seed, step, site, first_row, rate = (3 << 32) + 17, 5, 4, 1000, 0.3
+    x = np.ones((6, 10))
+    dropout(x, Dropout(rate, round(rate * 2**32), seed & 0xFFFFFFFF, seed >> 32), step, site, first_row)
+    rows, groups = np.meshgrid(first_row + np.arange(6), np.arange(3), indexing="ij")
+    counters = np.stack([np.full_like(rows, step), np.full_like(rows, site), rows, groups], axis=-1).astype(np.uint64)
+    words = philox4x32(counters, (seed & 0xFFFFFFFF, seed >> 32)).reshape(6, 12)[:, :10]
+    np.testing.assert_allclose(x, (words >= round(rate * 2**32)) / (1 - rate))
+
+
+PROGRAM = """
+import sys, warnings
+import numpy as np
+from scaling_sim.errors import BackendWarning
+warnings.simplefilter("error", BackendWarning) if len(sys.argv) > 1 else None
+from scaling_sim_numba.kernels.compiler import cached_kernel, compile_for
+from numba import float64
+
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    @cached_kernel
+    def double(x):
+        return 2 * x
+    BREAK
+    compile_for(double, (float64,))
+    assert double(3.0) == 6.0
+print(*(f"{w.category.__name__}: {w.message}" for w in caught))
+"""
+
+
+def run(folder: Path, cache: str, statement: str = "pass") -> str:
+    script = folder / "program.py"
+    script.write_text(PROGRAM.replace("BREAK", statement))
+    root = Path(__file__).resolve().parents[2]
+    environment = {
+        "PYTHONPATH": f"{root}:{root / 'backends'}",
+        "NUMBA_CACHE_DIR": cache,
+        "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator",
+        "PATH": "/usr/bin:/bin",
+    }
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_working_cache_is_silent(tmp_path: Path) -> None:
+    assert run(tmp_path, str(tmp_path / "cache")) == ""
+    assert list((tmp_path / "cache").rglob("*.nbc"))
+
+
+def test_missing_cache_warns_and_works(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    said = run(tmp_path, str(tmp_path / "file" / "cache"))
+    assert said.startswith("BackendWarning: the compiler cache cannot be used")
+    assert "NUMBA_CACHE_DIR" in said
+
+
+def test_cache_that_breaks_later_warns_and_works(tmp_path: Path) -> None:
+    """The folder goes away, as on a full disk, between the decision to cache and the moment to write."""
+    cache = tmp_path / "cache"
+    statement = f"import shutil, pathlib; shutil.rmtree({str(cache)!r}); pathlib.Path({str(cache)!r}).write_text('x')"
+    assert run(tmp_path, str(cache), statement).startswith("BackendWarning")
+
+
+def test_truncated_cache_warns_and_works(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    assert run(tmp_path, str(cache)) == ""
+    for path in cache.rglob("*.nbc"):
+        path.write_bytes(path.read_bytes()[:100])
+    assert run(tmp_path, str(cache)).startswith("BackendWarning")
