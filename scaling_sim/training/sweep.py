@@ -98,8 +98,9 @@ def run_sweep(
         progress=progress,
         heartbeat=1.0 if heartbeat is None else heartbeat,
     )
+    per_device = -(-num_workers // len(placement.devices))
     for plan in driver.plans:
-        check_memory(plan.task().cohort(), placement.backend, placement.device, precision, num_workers)
+        check_memory(plan.task().cohort(), placement.backend, placement.device, precision, per_device)
     with tempfile.TemporaryDirectory(prefix="scaling-sim-") as scratch:
         executor = start_executor(placement, corpus.splits, num_workers, Path(scratch), checkpoint_seconds)
         try:
