@@ -97,7 +97,7 @@ def sample(
     p = len(target.coordinates)
     walkers = num_walkers or max(32, 2 * ((4 * p + 1) // 2))
     ensembles = [_start(target, mode, walkers, s) for s in np.random.SeedSequence(seed).spawn(NUM_ENSEMBLES)]
-    began, block = time.perf_counter(), FIRST_BLOCK
+    began, block = time.perf_counter(), min(FIRST_BLOCK, max_steps)
     with _workers(target, processes) as advance:
         while True:
             for ensemble, made in zip(ensembles, advance(ensembles, block), strict=True):

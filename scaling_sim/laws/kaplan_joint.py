@@ -104,11 +104,11 @@ class KaplanJoint(Law):
         log_batch = np.log(p["B_star"]) - reducible / p["alpha_B"] - centre["log_B"]
         log_S_min = centre["log_S"] - np.logaddexp(0.0, log_batch)
         x = {f"log_{key}": np.log(value) for key, value in p.items() if key.startswith("alpha")}
-        x["log_loss"] = np.logaddexp(reducible, log_E) - centre["log_loss"]
+        x["log_loss"] = log_sum_exp(reducible, log_E) - centre["log_loss"]
         x["log_S_N"] = p["alpha_S"] * (np.log(p["S_c"]) - log_S_min) - log_size
         x["log_batch"] = log_batch
         x["log_overfit"] = np.log(stopped - log_limit)
-        x["log_loss_stopped"] = np.logaddexp(log_limit, log_E) - centre["stopped_log_loss"]
+        x["log_loss_stopped"] = log_sum_exp(log_limit, log_E) - centre["stopped_log_loss"]
         x["log_E"] = log_E - reducible
         return stack(*[x[name] for name in self._names])
 

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scaling_sim.errors import DesignError
+from scaling_sim.inference.design import prepare
+from scaling_sim.inference.optimum import huber
+from scaling_sim.inference.point import point_fit
+from scaling_sim.inference.target import LogPosterior
+from scaling_sim.laws import get_law
+from scaling_sim.runs.table import RunTable
+from tests.inference.support import KAPLAN, chinchilla, epoch, joint, table
+
+
+def rescaled(runs: RunTable, n: float, tokens: float, loss: float) -> RunTable:
+    return dataclasses.replace(
+        runs, N=runs.N * n, D=runs.D * tokens, tokens=runs.tokens * tokens, B=runs.B * tokens, loss=runs.loss * loss,
+        C=runs.C * n * tokens, data_hash="",
+    )  # fmt: skip
+
+
+def permuted(runs: RunTable, seed: int) -> RunTable:
+    order = np.random.default_rng(seed).permutation(len(runs))
+    names = ("run", "N", "D", "tokens", "C", "B", "S", "loss", "loss_error", "warmup", "decayed", "stopped", "curve")
+    return dataclasses.replace(runs, **{name: getattr(runs, name)[order] for name in names}, data_hash="")
+
+
+def posterior_at(runs: RunTable, law: str, seed: int = 0) -> np.ndarray:
+    """Log posterior at fixed points of the centred coordinates."""
+    form = get_law(law)
+    target = LogPosterior(form, prepare(runs, form))
+    rng = np.random.default_rng(seed)
+    u = np.stack([rng.normal(c.prior.mean, 0.3 * c.prior.sd, 20) for c in target.coordinates], axis=1)
+    return target(u)
+
+
+@given(n=st.floats(-9, 9), tokens=st.floats(-9, 9), loss=st.floats(-1, 1))
+@settings(max_examples=25, deadline=None)
+@pytest.mark.parametrize("law", ["chinchilla", "kaplan"])
+def test_units_leave_the_log_posterior(law: str, n: float, tokens: float, loss: float) -> None:
+    runs = chinchilla(0.34, 0.28) if law == "chinchilla" else joint()
+    other = rescaled(runs, 10**n, 10**tokens, 10**loss)
+    np.testing.assert_allclose(posterior_at(other, law), posterior_at(runs, law), rtol=1e-9)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=10, deadline=None)
+@pytest.mark.parametrize("law", ["chinchilla", "kaplan"])
+def test_order_of_rows_leaves_the_log_posterior(law: str, seed: int) -> None:
+    runs = chinchilla(0.34, 0.28) if law == "chinchilla" else joint()
+    np.testing.assert_allclose(posterior_at(permuted(runs, seed), law), posterior_at(runs, law), rtol=1e-9)
+
+
+def test_units_and_order_leave_the_exponents_of_the_point_fit() -> None:
+    runs = chinchilla(0.34, 0.28)
+    first = point_fit(runs)
+    second = point_fit(permuted(rescaled(runs, 1e3, 1e-9, 1.1), 3))
+    assert second.objective == pytest.approx(first.objective, rel=1e-9)
+    for name in ("alpha", "beta"):
+        assert second.parameters[name] == pytest.approx(first.parameters[name], rel=1e-5)
+    assert second.parameters["E"] == pytest.approx(1.1 * first.parameters["E"], rel=1e-5)
+
+
+@given(alpha=st.floats(0.15, 0.8), beta=st.floats(0.15, 0.8))
+@settings(max_examples=10, deadline=None)
+def test_noise_free_chinchilla_is_recovered(alpha: float, beta: float) -> None:
+    found = point_fit(chinchilla(alpha, beta, noise=0.0)).parameters
+    assert found["alpha"] == pytest.approx(alpha, rel=1e-4)
+    assert found["beta"] == pytest.approx(beta, rel=1e-4)
+    assert found["E"] == pytest.approx(1.8, rel=1e-4)
+
+
+def test_noise_free_kaplan_is_recovered() -> None:
+    found = point_fit(joint(noise=False), "kaplan").parameters
+    for name, value in KAPLAN.items():
+        assert found[name] == pytest.approx(value, rel=1e-4), name
+
+
+@pytest.mark.parametrize(
+    ("law", "truth", "columns"),
+    [
+        ("power-n", {"alpha_N": 0.08, "N_c": 9e13}, {"N": np.geomspace(1e3, 1e9, 8)}),
+        ("power-d", {"alpha_D": 0.095, "D_c": 5.4e13}, {"D": np.geomspace(1e7, 1e10, 8), "N": np.full(8, 7e8)}),
+        ("power-c", {"alpha_C": 0.05, "C_c": 1e28}, {"C": np.geomspace(1e15, 1e22, 8), "N": np.geomspace(1e5, 1e9, 8)}),
+    ],
+)
+def test_noise_free_power_laws_are_recovered(law: str, truth: dict[str, float], columns: dict[str, np.ndarray]) -> None:
+    loss = get_law(law).loss(truth, columns)
+    found = point_fit(table(loss=loss, **columns), law).parameters
+    for name, value in truth.items():
+        assert found[name] == pytest.approx(value, rel=1e-4)
+
+
+def test_critical_batch_is_read_from_the_batch_sweep() -> None:
+    # interpolation between curve points is the only error: B_crit near the losses of the data within 10 %
+    found = point_fit(joint(noise=False, points=40), "critical-batch")
+    law = get_law("critical-batch")
+    for loss in (4.0, 5.0):
+        ours = float(np.exp(law.log_response(found.parameters, {"loss": loss})))
+        true = float(np.exp(law.log_response(KAPLAN, {"loss": loss})))
+        assert ours == pytest.approx(true, rel=0.1)
+
+
+def test_single_form_laws_read_their_own_rows_of_a_study() -> None:
+    runs = joint(noise=False)
+    nd = point_fit(runs, "kaplan-nd")
+    assert nd.n_used == 15
+    assert nd.parameters["alpha_D"] == pytest.approx(0.11, rel=1e-4)
+    ns = point_fit(runs, "kaplan-ns")
+    assert ns.n_used == 6 * 16
+    assert ns.n_used + ns.n_dropped == len(runs)
+    assert ns.parameters["alpha_N"] == pytest.approx(0.09, rel=0.1)  # S_min is not S: near, not equal
+
+
+def test_epoch_240_reaches_the_certified_minimum(shared_data: Path) -> None:
+    runs = epoch(shared_data, 240)
+    point_fit(runs)  # imports
+    began = time.process_time()
+    found = point_fit(runs)
+    assert time.process_time() - began < 0.3
+    assert found.agreed
+    assert found.objective == pytest.approx(1.01827402e-3, rel=1e-7)
+    assert found.parameters["alpha"] == pytest.approx(0.34731, abs=2e-4)
+    assert found.parameters["beta"] == pytest.approx(0.36717, abs=2e-4)
+    assert huber(found.residuals, 1e-3).sum() == pytest.approx(found.objective)
+
+
+def test_an_unknown_objective_lists_the_valid_ones() -> None:
+    with pytest.raises(ValueError, match='"huber" or "posterior"'):
+        point_fit(chinchilla(0.3, 0.3), objective="mean")  # type: ignore[arg-type]
+
+
+def test_designs_that_cannot_identify_a_law_are_refused() -> None:
+    runs = chinchilla(0.34, 0.28)
+    with pytest.raises(DesignError, match="needs at least 7 points, got 3"):
+        point_fit(runs.select(np.arange(len(runs)) < 3, "few"))
+    with pytest.raises(DesignError, match="cannot identify alpha: N must vary"):
+        point_fit(dataclasses.replace(runs, N=np.full(len(runs), 1e8), data_hash=""))
+    with pytest.raises(DesignError, match="cannot tell alpha from beta"):
+        point_fit(dataclasses.replace(runs, tokens=20 * runs.N, data_hash=""))
+    with pytest.raises(DesignError, match=r"Laws that its columns allow: .*kaplan-nd.*chinchilla"):
+        point_fit(runs, "kaplan")
+
+
+def test_less_than_a_decade_is_noted() -> None:
+    runs = chinchilla(0.34, 0.28)
+    near = runs.select((runs.N > 1e9) & (runs.N < 9e9), "N far away")
+    assert any("N spans" in note and "alpha" in note for note in point_fit(near).notes)

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scaling_sim.errors import ConvergenceWarning, DataError
+from scaling_sim.inference import Posterior, compare, fit, load_fit
+from tests.inference.support import KAPLAN, chinchilla, epoch, joint
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Posterior:
+    return fit(chinchilla(0.34, 0.28, size=40), seed=1)
+
+
+def inside(posterior: Posterior, truth: dict[str, float]) -> list[str]:
+    """Names of the parameters whose 90 % interval does not hold the truth."""
+    table = posterior.summary()
+    return [name for name, value in truth.items() if not table.lo90[name] <= value <= table.hi90[name]]
+
+
+def test_a_posterior_converges_and_says_so(fitted: Posterior) -> None:
+    assert fitted.converged
+    assert fitted.diagnostics.verdict.startswith("converged")
+    assert fitted.diagnostics.min_ess >= 1000
+    assert fitted.diagnostics.max_r_hat < 1.01
+    assert 1000 <= len(fitted.draws["alpha"]) <= 4000
+    assert set(fitted.noise) == {"sigma", "nu"}
+    assert (fitted.n_used, fitted.n_dropped, fitted.roles) == (40, 0, {"final": 40})
+    assert fitted.chain.shape[0] == 4
+    columns = ["median", "lo50", "hi50", "lo90", "hi90", "ess", "mcse", "r_hat", "sd_ratio"]
+    assert list(fitted.summary().columns) == columns
+
+
+def test_draws_and_coordinates_agree(fitted: Posterior) -> None:
+    back = fitted.law.from_parameters(fitted.draws, fitted.centre)
+    np.testing.assert_allclose(back, fitted.u[:, :5], atol=1e-9)
+
+
+def test_a_saved_fit_is_the_same_fit(fitted: Posterior, tmp_path: Path) -> None:
+    again = load_fit(fitted.save(tmp_path / "folder" / "fit.nc"))
+    assert [p.name for p in (tmp_path / "folder").iterdir()] == ["fit.nc"]
+    for name in fitted.draws:
+        np.testing.assert_array_equal(again.draws[name], fitted.draws[name])
+    np.testing.assert_array_equal(again.u, fitted.u)
+    np.testing.assert_array_equal(again.log_prediction(), fitted.log_prediction())
+    assert again.summary().equals(fitted.summary())
+    assert again.diagnostics == fitted.diagnostics
+    assert again.coordinates == fitted.coordinates
+    assert again.runs.data_hash == fitted.runs.data_hash
+    for name in ("centre", "seed", "versions", "notes", "dropped", "identifiability", "roles", "point", "n_used"):
+        assert getattr(again, name) == getattr(fitted, name), name
+
+
+def test_plain_arviz_opens_a_saved_fit(fitted: Posterior, tmp_path: Path) -> None:
+    import arviz_base
+    import arviz_stats
+
+    tree = arviz_base.from_netcdf(str(fitted.save(tmp_path / "fit.nc")))
+    table = arviz_stats.summary(tree, var_names=["alpha", "beta"], round_to="none")
+    assert float(table.loc["alpha", "mean"]) == pytest.approx(float(np.mean(fitted.draws["alpha"])))
+    tree.close()
+
+
+def test_files_that_are_not_fits_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.nc").write_text("not a fit")
+    with pytest.raises(DataError, match="must be a NetCDF file written by"):
+        load_fit(tmp_path / "x.nc")
+    with pytest.raises(DataError, match="must be a NetCDF file written by"):
+        load_fit(tmp_path / "absent.nc")
+
+
+def test_too_few_steps_are_not_converged() -> None:
+    with pytest.warns(ConvergenceWarning, match="raise max_steps"):
+        short = fit(chinchilla(0.34, 0.28, size=20), max_steps=100)
+    assert not short.converged
+    assert short.diagnostics.verdict.startswith("not converged")
+
+
+def test_comparison_prefers_the_law_that_made_the_data(fitted: Posterior) -> None:
+    other = fit(fitted.runs, "kaplan-nd", seed=1)
+    comparison = compare([other, fitted])
+    table = comparison.to_dataframe()
+    assert list(table.index) == ["chinchilla", "kaplan-nd"]
+    assert table.difference["kaplan-nd"] > 5 * table.difference_se["kaplan-nd"] > 0
+    assert comparison.k_limit == pytest.approx(0.7)
+    with pytest.raises(DataError, match="two or more different laws"):
+        compare([fitted, fitted])
+
+
+def test_leave_one_out_is_arvizs(fitted: Posterior) -> None:
+    import warnings
+
+    import arviz_stats
+
+    other = fit(fitted.runs, "kaplan-nd", seed=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pareto k
+        reference = arviz_stats.loo(fitted.to_arviz(), reff=1.0)
+    assert compare([fitted, other]).elpd["chinchilla"] == pytest.approx(float(reference.elpd), abs=0.5)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.5, 0.25), (0.2, 0.6)])
+def test_simulated_sweeps_are_recovered(alpha: float, beta: float) -> None:
+    found = fit(chinchilla(alpha, beta, seed=3), seed=0)
+    assert found.converged
+    assert inside(found, {"alpha": alpha, "beta": beta}) == []
+
+
+@pytest.mark.slow
+def test_epoch_245_gives_the_published_answer_with_no_point_dropped(shared_data: Path) -> None:
+    found = fit(epoch(shared_data), seed=0)
+    table = found.summary()
+    assert (found.converged, found.n_used, found.n_dropped) == (True, 245, 0)
+    assert 0.32 < table["median"]["alpha"] < 0.37
+    assert 0.33 < table["median"]["beta"] < 0.42
+    assert table["median"]["E"] == pytest.approx(1.815, abs=0.01)
+    assert found.diagnostics.min_ess >= 1000
+    assert found.diagnostics.max_r_hat < 1.01
+    assert max(found.identifiability["alpha"], found.identifiability["beta"]) < 0.3
+    assert found.not_identified == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("law", ["kaplan"])
+def test_the_joint_system_is_recovered_from_a_simulated_study(law: str) -> None:
+    found = fit(joint(), law, seed=0)
+    assert found.converged
+    assert found.roles == {"curve": 224, "stopped": 15}
+    assert inside(found, KAPLAN) == []
+    assert {"tau_curve", "ell_curve", "sigma_stopped"} <= set(found.noise)
+
+
+@pytest.mark.slow
+def test_a_single_batch_leaves_the_critical_batch_to_its_prior() -> None:
+    runs = joint()
+    found = fit(runs.select(runs.stopped | (runs.B == 4096), "other batches"), "kaplan", seed=0)
+    assert "alpha_B" in found.not_identified
+    assert any("only one batch" in note for note in found.notes)
+    assert any("not identified by these runs" in note and "alpha_B" in note for note in found.notes)
