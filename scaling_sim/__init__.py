@@ -39,11 +39,13 @@ _HOME = {
     "Study": "scaling_sim.study",
     "StudyConfig": "scaling_sim.study",
     "load_study": "scaling_sim.study",
-    "plot": "scaling_sim.report",
     "write_report": "scaling_sim.report",
 }
 
-__all__ = ["__version__", "study", *_HOME]
+_MODULES = {"study": "scaling_sim.study", "plot": "scaling_sim.report.figures"}
+"""Modules that are public names themselves; ``study`` can also be called: ``ss.study("laptop")``."""
+
+__all__ = ["__version__", *_MODULES, *_HOME]  # noqa: PLE0604
 
 if TYPE_CHECKING:
     from scaling_sim.engine.cohort import Cohort as Cohort
@@ -53,8 +55,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "study":  # the package itself can be called: ss.study("laptop")
-        return importlib.import_module("scaling_sim.study")
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'scaling_sim' has no attribute {name!r}; public names: {', '.join(_HOME)}")
@@ -64,4 +66,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME, "study"})
+    return sorted({*globals(), *_HOME, *_MODULES})

@@ -34,9 +34,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Seed = Annotated[int, typer.Option(help="Of every random choice: same seed, same numbers.")]
-Columns = Annotated[
-    str | None, typer.Option(help='Ours=theirs, comma separated: "N=params,D=tokens,loss=final_loss".')
-]
+Columns = Annotated[str | None, typer.Option(help='Ours=theirs, comma separated: "N=params,D=tokens,loss=final_loss".')]
 FitFile = Annotated[Path | None, typer.Argument(help="A fit written by `scaling-sim fit --out`.", show_default=False)]
 Constants = Annotated[str | None, typer.Option(help="A published set of constants in place of a fit.")]
 
@@ -49,7 +47,9 @@ def study(
     preset: Annotated[str, typer.Argument(help="`laptop`, or a TOML file.")],
     out: Annotated[Path, typer.Option(help="Folder of the study; the same command again resumes.")] = Path("study"),
     seed: Seed = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print runs, FLOPs and expected time; train nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print runs, FLOPs and expected time; train nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Sweep, fit, predict, report.
@@ -115,7 +115,9 @@ def runs(
 
 @app.command()
 def fit(
-    source: Annotated[Path, typer.Argument(metavar="RUNS", help="Study folder, CSV, Parquet or JSONL; - for CSV on stdin.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="RUNS", help="Study folder, CSV, Parquet or JSONL; - for CSV on stdin.")
+    ],
     law: Annotated[str, typer.Option(help="See `scaling-sim laws`.")] = "chinchilla",
     columns: Columns = None,
     out: Annotated[Path | None, typer.Option(help="Save the posterior (NetCDF, opens in ArviZ).")] = None,
@@ -258,7 +260,9 @@ def crossover(
 @app.command()
 def design(
     fit_file: FitFile = None,
-    compute: Annotated[float | None, typer.Option("-C", "--compute", help="The target: N* at this budget, FLOP.")] = None,
+    compute: Annotated[
+        float | None, typer.Option("-C", "--compute", help="The target: N* at this budget, FLOP.")
+    ] = None,
     budget: Annotated[float | None, typer.Option(help="FLOP to spend on the next runs.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -292,7 +296,9 @@ def report(
 
 @app.command()
 def reproduce(
-    name: Annotated[str, typer.Argument(help="`kaplan-arithmetic`: the paper's printed values beside its constants' own.")],
+    name: Annotated[
+        str, typer.Argument(help="`kaplan-arithmetic`: the paper's printed values beside its constants' own.")
+    ],
     as_json: Json = False,
 ) -> None:
     """A published result: its values beside ours.
@@ -317,7 +323,9 @@ def backends(as_json: Json = False) -> None:
     facts = {
         info.name: {"available": info.available, "devices": list(info.devices), "reason": info.reason} for info in found
     }
-    lines = [f"{info.name:8s} {', '.join(info.devices) if info.available else f'not here: {info.reason}'}" for info in found]
+    lines = [
+        f"{info.name:8s} {', '.join(info.devices) if info.available else f'not here: {info.reason}'}" for info in found
+    ]
     _show(facts, as_json, lambda: "\n".join(lines))
 
 
@@ -415,7 +423,7 @@ def _command() -> str:
     return shlex.join(["scaling-sim", *sys.argv[1:]])
 
 
-def _warn(message: Warning | str, *_: Any) -> None:
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     _say(f"warning: {message}")
 
 
@@ -430,7 +438,7 @@ def _root(
 
 def main() -> None:
     """Entry point: turns errors into one line on stderr and an exit code."""
-    warnings.showwarning = _warn
+    warnings.showwarning = _warn  # type: ignore[assignment]
     try:
         app()
     except ScalingSimError as error:

@@ -44,7 +44,7 @@ def read_toml(path: str | Path, record: type[T]) -> T:
     Raises
     ------
     ConfigError
-        Missing file, broken TOML, unknown key (with the nearest known one), wrong type: always with the path in the file.
+        Missing file, broken TOML, unknown key (with the nearest known one), wrong type: with the path in the file.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")

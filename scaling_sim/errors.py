@@ -35,7 +35,7 @@ class LawError(ScalingSimError, ValueError):
 
 
 class BackendUnavailable(ScalingSimError, RuntimeError):
-    """A backend is not installed, is broken, or does not support what was asked; the message says which and the cure."""
+    """A backend is not installed, is broken, or does not support what was asked; the message gives the cure."""
 
     exit_code = 2
 

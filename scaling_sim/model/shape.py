@@ -59,8 +59,8 @@ class Shape(Config, frozen=True):
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Canonical parameter names and shapes, in the order of a flat parameter vector.
 
-        Layers are stacked on the first axis. Matrices are (out, in); ``qkv`` rows are all queries, then keys, then values,
-        and within each the heads one after another.
+        Layers are stacked on the first axis. Matrices are (out, in); ``qkv`` rows are all queries, then keys, then
+        values, and within each the heads one after another.
         """
         L, d, f = self.n_layer, self.d_model, self.d_ff
         return {

@@ -1,4 +1,4 @@
-"""Studies: sweep, fit, predict, report in one call. The package itself is that call: ``ss.study("laptop", out="study")``."""
+"""Studies: sweep, fit, predict, report in one call, which is this package: ``ss.study("laptop", out="study")``."""
 
 from __future__ import annotations
 

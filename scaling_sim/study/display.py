@@ -72,7 +72,14 @@ def _table(progress: Progress) -> Any:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, title=headline(progress), title_justify="left", title_style="bold")
-    for heading, side in (("cohort", "left"), ("runs", "right"), ("step", "right"), ("loss", "right"), ("tokens/s", "right"), ("left", "right")):
+    for heading, side in (
+        ("cohort", "left"),
+        ("runs", "right"),
+        ("step", "right"),
+        ("loss", "right"),
+        ("tokens/s", "right"),
+        ("left", "right"),
+    ):
         table.add_column(heading, justify="left" if side == "left" else "right", no_wrap=True, overflow="ellipsis")
     for line in progress.cohorts:
         table.add_row(*_cells(line))

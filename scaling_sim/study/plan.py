@@ -30,7 +30,7 @@ class Choices(Config, frozen=True):
     """Sizes kept, smallest first."""
     expected_seconds: float
     """Wall time of the sweep as estimated before it began."""
-    multiples: dict[str, float] = {}
+    multiples: dict[str, float] = msgspec.field(default_factory=dict)
     """Index of a size → best multiple of the learning-rate rule."""
     flags: tuple[str, ...] = ()
     """What the report must say about these choices."""
@@ -192,7 +192,9 @@ def _decide(config: StudyConfig, corpus: Corpus, machine: Machine) -> Choices:
     while estimate.seconds > budget and kept > min(FEWEST_SIZES, len(config.shapes)):
         kept -= 1
         estimate = machine.estimate(all_jobs(first_sizes(config, kept), corpus))
-    return Choices(num_shapes=kept, expected_seconds=estimate.seconds, flags=_flags(config, kept, full, estimate, budget))
+    return Choices(
+        num_shapes=kept, expected_seconds=estimate.seconds, flags=_flags(config, kept, full, estimate, budget)
+    )
 
 
 def _flags(config: StudyConfig, kept: int, full: float, estimate: Estimate, budget: float) -> tuple[str, ...]:
@@ -204,7 +206,9 @@ def _flags(config: StudyConfig, kept: int, full: float, estimate: Estimate, budg
             f"Left out from the top: {dropped}."
         )
     if estimate.seconds > budget:
-        flags.append(f"Even the smallest {kept} sizes are expected to take {estimate.seconds:.0f} s instead of {budget:.0f} s.")
+        flags.append(
+            f"Even the smallest {kept} sizes are expected to take {estimate.seconds:.0f} s instead of {budget:.0f} s."
+        )
     return tuple(flags)
 
 

@@ -46,12 +46,13 @@ def predict(fits: Mapping[str, Posterior], records: Sequence[RunRecord], pf_days
     """Every prediction that the fits allow; allocations for budgets of ``pf_days``."""
     budgets = [days * PF_DAY for days in pf_days]
     allocations, refusals = _allocations(fits, budgets)
+    tested = _backtest(fits, refusals)
     found, refusal = _crossover(fits)
     return Predictions(
         allocations=allocations,
         crossover=found,
         crossover_refusal=refusal,
-        backtest=_backtest(fits, refusals),
+        backtest=tested,
         not_identified=_not_identified(fits, records),
         refusals=refusals,
     )
@@ -71,12 +72,14 @@ def _allocations(fits: Mapping[str, Posterior], budgets: list[float]) -> tuple[t
 
 def _crossover(fits: Mapping[str, Posterior]) -> tuple[Crossover | None, str]:
     from scaling_sim.predict import crossover
+    from scaling_sim.predict.backtest import backtest_of
 
     joint = next((fits[law] for law in ("kaplan", "kaplan-floor") if law in fits), None)
     if joint is None:
         return None, "it needs a joint kaplan fit, which these runs did not allow"
+    tested = backtest_of(joint)
     try:
-        return crossover(joint), ""
+        return crossover(joint, backtest=None if isinstance(tested, str) else tested), ""
     except (DataError, LawError) as error:
         return None, str(error)
 

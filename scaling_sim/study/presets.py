@@ -12,7 +12,14 @@ def _shape(n_layer: int, d_model: int, n_head: int) -> dict[str, int]:
 LAPTOP: dict[str, Any] = {
     "name": "laptop",
     # N = 768, 2304, 6144, 13824, 38400, 98304: two decades, factors of about 2.6.
-    "shapes": [_shape(1, 8, 1), _shape(3, 8, 1), _shape(2, 16, 2), _shape(2, 24, 3), _shape(2, 40, 5), _shape(2, 64, 4)],
+    "shapes": [
+        _shape(1, 8, 1),
+        _shape(3, 8, 1),
+        _shape(2, 16, 2),
+        _shape(2, 24, 3),
+        _shape(2, 40, 5),
+        _shape(2, 64, 4),
+    ],
     "curves": {
         "batch_tokens": 2048,
         "steps": 4000,

@@ -66,4 +66,3 @@ def predictions_of(fit: Any) -> Any:
 
     largest = float(fit.runs.C.max())
     return predict({fit.law_name: fit}, (), [largest * factor / PF_DAY for factor in (1, 10, 100)])
-

@@ -55,7 +55,13 @@ def _appendix_b() -> Iterator[Row]:
     yield Row("L at 1 PF-day, nats", 2.658, float(optimal_loss(PF_DAY, p)), source)
     yield Row("N ratio, f = 10 % to 2 % (B.12)", 2.7, float(size_ratio(0.10, 0.02, a_N)), source)
     yield Row("S ratio, f = 10 % to 2 % (B.13)", 0.13, float(step_ratio(0.10, 0.02, a_S)), source)
-    yield Row("C ratio, f = 10 % to 2 % (B.14)", 0.35, float(compute_ratio(0.10, 0.02, a_N, a_S)), source, "0.354 with Table 3")
+    yield Row(
+        "C ratio, f = 10 % to 2 % (B.14)",
+        0.35,
+        float(compute_ratio(0.10, 0.02, a_N, a_S)),
+        source,
+        "0.354 with Table 3",
+    )
     yield Row("C/C_eff at N = 2.2·N_eff (B.16)", 1.2, float(compute_penalty(2.2, a_N, a_S)), source)
     yield Row("S/S_eff at N = 2.2·N_eff (B.17)", 0.55, float(step_penalty(2.2, a_N, a_S)), source)
 
