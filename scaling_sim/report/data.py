@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scaling_sim.inference import Posterior
-    from scaling_sim.predict import Allocation, Crossover
+    from scaling_sim.predict import Allocation, Crossover, Forecast
+    from scaling_sim.predict.backtest import Backtest
     from scaling_sim.runs.record import RunRecord
     from scaling_sim.runs.table import RunTable
 
@@ -50,8 +51,9 @@ class ReportData:
     crossover_refusal : str
         Why there is no crossover, in words, where it was asked for and refused.
     forecasts : tuple of Forecast
-    backtest : object, optional
-        Its text is shown as given by ``summary`` or ``str``.
+        Losses expected of runs that were not made.
+    backtest : Backtest, optional
+        How well the law extrapolated on the runs themselves.
     corpus : dict
         Facts about the text: name, hash, sizes of splits, held-out distributions.
     environment : dict
@@ -76,8 +78,8 @@ class ReportData:
     allocations: tuple[Allocation, ...] = ()
     crossover: Crossover | None = None
     crossover_refusal: str = ""
-    forecasts: tuple[Any, ...] = ()
-    backtest: Any = None
+    forecasts: tuple[Forecast, ...] = ()
+    backtest: Backtest | None = None
     corpus: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     seed: int | None = None

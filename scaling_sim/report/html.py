@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
@@ -52,10 +52,9 @@ class Section:
     figures: list[FigureView] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     folded: list[Table] = field(default_factory=list)
-    preformatted: str = ""
 
     def __bool__(self) -> bool:
-        return bool(self.figures or self.tables or self.folded or self.text or self.preformatted)
+        return bool(self.figures or self.tables or self.folded or self.text)
 
 
 def write_report(data: ReportData, path: str | Path) -> Path:
@@ -142,7 +141,7 @@ def sections(data: ReportData, missing: list[tuple[str, str]]) -> Iterator[Secti
         figures=draw(plot.figure_crossover),
         tables=make(tables.crossover_table, tables.sensitivity_table),
     )
-    yield Section("backtest", "Back-test", preformatted=_backtest_text(data.backtest))
+    yield Section("backtest", "Does the law extrapolate?", figures=draw(plot.figure_backtest))
     yield Section(
         "parameters",
         "Parameters and priors",
@@ -233,10 +232,3 @@ def maths(text: object) -> Markup:
 def csv_uri(text: str) -> str:
     """A ``data:`` address that downloads ``text``."""
     return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
-
-
-def _backtest_text(backtest: Any) -> str:
-    if backtest is None:
-        return ""
-    frame = getattr(backtest, "to_dataframe", None)
-    return str(frame().to_string(index=False)) if callable(frame) else str(backtest)

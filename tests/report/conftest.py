@@ -17,7 +17,9 @@ from scaling_sim.laws import kaplan
 from scaling_sim.laws.registry import get_law
 from scaling_sim.model.shape import Shape
 from scaling_sim.predict.allocate import allocate
+from scaling_sim.predict.backtest import backtest
 from scaling_sim.predict.crossover import crossover
+from scaling_sim.predict.forecast import forecast
 from scaling_sim.report.data import ReportData, environment
 from scaling_sim.runs.record import CurvePoint, RunConfig, RunRecord
 from scaling_sim.runs.table import RunTable, table_from_records
@@ -216,6 +218,8 @@ def full_study(simulated: bool = True) -> ReportData:
         fits={"kaplan": fit},
         allocations=(allocate(fit, compute=budgets),),
         crossover=crossover(fit),
+        backtest=backtest(drawn_posterior("chinchilla", CHINCHILLA, chinchilla_table())),
+        forecasts=(forecast(fit, N=300_000, D=1e8, B=4096, S=30_000),),
         corpus={
             "name": "stdlib",
             "hash": "0123456789abcdef",
