@@ -87,8 +87,8 @@ def compare(fits: Sequence[Posterior]) -> Comparison:
     for fit in fits:
         density, labels = fit.pointwise_log_likelihood()
         units = tuple(labels.tolist())
-        weights, k = array_stats.psislw(-density, axis=0)
-        pointwise[fit.law_name] = np.logaddexp.reduce(weights + density.T, axis=1)  # weights: (n_units, n_draws)
+        elpd, k, _ = array_stats.loo(density.T, chain_axis=None, draw_axis=-1)
+        pointwise[fit.law_name] = np.asarray(elpd, dtype=np.float64)
         pareto_k[fit.law_name] = np.asarray(k, dtype=np.float64)
     size = len(fits[0].u)
     order = sorted(names, key=lambda name: -float(pointwise[name].sum()))

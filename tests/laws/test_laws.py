@@ -61,9 +61,8 @@ def test_loss_at_the_centre_is_the_first_coordinate(name: str) -> None:
     if name == "data-constrained":  # at one epoch and few parameters it is Chinchilla's form
         at["D"] = at["tokens"]
         u[:, 6] = 30.0  # excess parameters count in full
-        u = u[law.to_parameters(u, CENTRE)["alpha"] > 0.1]  # else U underflows, and the excess with it
     above_mean = law.log_loss(draws(law, u), at)[:, 0] - CENTRE["log_loss"]
-    np.testing.assert_allclose(above_mean, u[:, 0], atol=1e-9)
+    np.testing.assert_allclose(above_mean, u[:, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "column"), [(name, column) for name in FINAL for column in get_law(name).columns])
