@@ -41,7 +41,7 @@ class Machine:
     speed: Speed
 
     def estimate(self, jobs: Iterable[Job]) -> Estimate:
-        """Expected time and FLOPs of ``jobs`` from the start, if no run stops early."""
+        """Expected time and FLOPs of ``jobs`` from the start."""
         plans = plan_cohorts(jobs, max_members=self.placement.max_members)
         return estimate_seconds(plans, self.speed, max(1, self.num_workers))
 

@@ -112,7 +112,9 @@ class Driver:
 
     def _submit(self, executor: Executor) -> None:
         """Give the most expensive cohorts that can start to free workers."""
-        for plan in sorted((self.tracker.plans[c] for c in self.tracker.waiting), key=lambda plan: -plan.flops):
+        for plan in sorted(
+            (self.tracker.plans[c] for c in self.tracker.waiting), key=lambda plan: -plan.expected_flops
+        ):
             if executor.free() == 0:
                 return
             ready = self._ready(plan)

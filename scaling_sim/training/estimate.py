@@ -11,7 +11,7 @@ import numpy as np
 from scaling_sim.model.count import flops_per_token
 from scaling_sim.model.shape import Shape
 from scaling_sim.training.evaluation import evaluation_share
-from scaling_sim.training.planner import CohortPlan
+from scaling_sim.training.planner import CohortPlan, expected_steps
 
 START_SECONDS = 0.1
 """To set up one cohort: initial weights, windows, first evaluation."""
@@ -43,7 +43,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Expected cost of a sweep, if no run stops early.
+    """Expected cost of a sweep. Early-stopped runs count with `scaling_sim.training.planner.EARLY_STOP_EPOCHS` passes.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ def estimate_seconds(plans: Sequence[CohortPlan], speed: Speed, num_workers: int
     seconds = {plan.id: cohort_seconds(plan, speed) for plan in plans}
     return Estimate(
         seconds=makespan(seconds.values(), num_workers),
-        flops=sum(plan.flops for plan in plans),
+        flops=sum(plan.expected_flops for plan in plans),
         plans=tuple(plans),
         cohort_seconds=seconds,
         num_workers=num_workers,
@@ -78,8 +78,9 @@ def estimate_seconds(plans: Sequence[CohortPlan], speed: Speed, num_workers: int
 
 def cohort_seconds(plan: CohortPlan, speed: Speed, *, evaluations: bool = True) -> float:
     """Seconds that one worker needs for a cohort; ``evaluations=False`` if ``speed`` was measured with them."""
-    share = max(evaluation_share(job.config) for job in plan.jobs) if evaluations else 0.0
-    return START_SECONDS + plan.flops * (1 + share) / speed.flops_per_second(plan.jobs[0].config.shape)
+    shares = [evaluation_share(job.config, until=expected_steps(job)) for job in plan.jobs] if evaluations else [0.0]
+    share = max(shares)
+    return START_SECONDS + plan.expected_flops * (1 + share) / speed.flops_per_second(plan.jobs[0].config.shape)
 
 
 def makespan(seconds: Iterable[float], num_workers: int, busy: Iterable[float] = ()) -> float:

@@ -62,9 +62,9 @@ def num_test_windows(config: RunConfig, num_splits: int = 5) -> int:
     return num
 
 
-def evaluation_share(config: RunConfig, num_splits: int = 5) -> float:
-    """FLOPs of all evaluations and noise measurements of a run as a share of its training FLOPs."""
-    return _share(config, num_test_windows(config, num_splits), num_splits)
+def evaluation_share(config: RunConfig, num_splits: int = 5, until: int | None = None) -> float:
+    """FLOPs of all evaluations and noise measurements as a share of the training FLOPs, of a run or its first steps."""
+    return _share(config, num_test_windows(config, num_splits), num_splits, until)
 
 
 def affordable_sequences(configs: Iterable[RunConfig], num_splits: int = 5, share: float = EVALUATION_SHARE) -> int:
@@ -110,17 +110,18 @@ def evaluation_windows(splits: Mapping[str, Tokens], config: RunConfig) -> dict[
     return windows
 
 
-def _train_sequences(config: RunConfig) -> int:
-    steps = config.recipe.steps - config.branch_step
+def _train_sequences(config: RunConfig, until: int | None = None) -> int:
+    steps = (config.recipe.steps if until is None else until) - config.branch_step
     return steps * config.recipe.batch_tokens // config.shape.n_ctx
 
 
-def _share(config: RunConfig, num_test: int, num_splits: int) -> float:
+def _share(config: RunConfig, num_test: int, num_splits: int, until: int | None = None) -> float:
     """Forward passes of evaluations (noise counts threefold: it runs backward too) over three per trained sequence."""
     held_out = max(0, num_splits - 2)
     forward = num_test + split_sequences("validation", num_test) + held_out * split_sequences("", num_test)
     forward += 3 * noise_sequences(num_test)
-    return len(evaluation_steps(config)) * forward / (3.0 * _train_sequences(config))
+    evaluations = np.count_nonzero(evaluation_steps(config) <= (until or config.recipe.steps))
+    return evaluations * forward / (3.0 * _train_sequences(config, until))
 
 
 def _relative_cost(config: RunConfig) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from scaling_sim.training.estimate import Speed, cohort_seconds, makespan
 from scaling_sim.training.loop import CohortProgress
-from scaling_sim.training.planner import CohortPlan
+from scaling_sim.training.planner import CohortPlan, expected_steps
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class CohortLine:
     tokens_per_second : float
         All members together.
     seconds_left : float or None
-        None until it is known. An upper bound where runs may stop early.
+        None until it is known. Runs that may stop early are expected to, see `expected_steps`.
     """
 
     id: str
@@ -50,7 +50,7 @@ class Progress:
     planned, finished, diverged, failed : int
         Runs; ``planned`` counts all that this call trains, ``finished`` those that ended in whatever way.
     share : float
-        Share of the FLOPs made, 0 to 1; FLOPs of runs that ended early count as made.
+        Share of the expected FLOPs made, 0 to 1; those of runs that ended early count as made.
     seconds, seconds_left : float
         Since the start; until the end, None until a speed is known.
     cohorts : tuple of CohortLine
@@ -119,7 +119,7 @@ class Tracker:
     def __post_init__(self) -> None:
         self.waiting = set(self.plans)
         self.rates: dict[str, float] = {}
-        self.total_flops = sum(plan.flops for plan in self.plans.values())
+        self.total_flops = sum(plan.expected_flops for plan in self.plans.values())
         self.num_runs = sum(len(plan.jobs) for plan in self.plans.values())
 
     def started(self, cohort: str) -> None:
@@ -135,14 +135,14 @@ class Tracker:
     def over(self, cohort: str) -> None:
         """A cohort is over."""
         self.lines.pop(cohort, None)
-        self.flops_ended += self.plans[cohort].flops
+        self.flops_ended += self.plans[cohort].expected_flops
 
     def replace(self, cohort: str, plans: Sequence[CohortPlan]) -> None:
         """A cohort is left behind and ``plans`` wait in its place: what it made counts as made."""
         old = self.plans.pop(cohort)
         self.lines.pop(cohort, None)
         self.waiting.discard(cohort)
-        self.flops_ended += max(0.0, old.flops - sum(plan.flops for plan in plans))
+        self.flops_ended += max(0.0, old.expected_flops - sum(plan.expected_flops for plan in plans))
         self.plans.update({plan.id: plan for plan in plans})
         self.waiting.update(plan.id for plan in plans)
 
@@ -179,15 +179,14 @@ class Tracker:
 def _left(line: CohortProgress, plan: CohortPlan) -> float | None:
     if line.tokens_per_second <= 0:
         return None
-    updates = sum(
-        sorted((max(0, job.config.recipe.steps - line.step) for job in plan.jobs), reverse=True)[: line.members]
-    )
+    left = sorted((max(0, expected_steps(job) - line.step) for job in plan.jobs), reverse=True)
+    updates = sum(left[: line.members])
     return updates * plan.jobs[0].config.recipe.batch_tokens / line.tokens_per_second
 
 
 def _made(line: CohortProgress, plan: CohortPlan) -> float:
-    updates = max(1, plan.num_updates)
-    return plan.flops * min(1.0, max(0, line.step - plan.first_step) / updates)
+    updates = max(1, max(expected_steps(job) for job in plan.jobs) - plan.first_step)
+    return plan.expected_flops * min(1.0, max(0, line.step - plan.first_step) / updates)
 
 
 def _line(line: CohortProgress, plan: CohortPlan) -> CohortLine:

@@ -9,7 +9,7 @@ from scaling_sim.model.shape import Shape
 from scaling_sim.training.calibrate import measure_machine
 from scaling_sim.training.estimate import Speed, calibration_plans, estimate_seconds, makespan
 from scaling_sim.training.loop import CohortProgress
-from scaling_sim.training.planner import plan_cohorts
+from scaling_sim.training.planner import expected_steps, plan_cohorts
 from scaling_sim.training.progress import Tracker
 from tests.training.runs import SHAPE, make_job
 
@@ -80,3 +80,14 @@ def test_time_left_counts_the_running_and_the_waiting() -> None:
     assert snapshot.share == pytest.approx(0.5 / 3)
     assert snapshot.seconds_left == pytest.approx(5 + 2 * 10, rel=0.02)
     assert snapshot.cohorts[0].seconds_left == pytest.approx(5)
+
+
+def test_early_stopped_runs_are_expected_to_stop() -> None:
+    free, stopping = make_job(steps=5000), make_job("data", steps=5000, early_stop=True, unique_tokens=640)
+    assert (expected_steps(free), expected_steps(stopping)) == (5000, 600)  # 60 passes of 10 batches
+    plans = plan_cohorts([free, stopping], max_members=1)
+    assert plans[0].jobs == (free,)
+    assert plans[0].expected_flops == plans[0].flops
+    assert plans[1].expected_flops == pytest.approx(0.12 * plans[1].flops)
+    seconds = estimate_seconds(plans, Speed.measured([(SHAPE, 1e5)]), 1).cohort_seconds
+    assert seconds[plans[1].id] < 0.2 * seconds[plans[0].id]
