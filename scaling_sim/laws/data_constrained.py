@@ -10,6 +10,7 @@ import numpy as np
 
 from scaling_sim.laws.base import Array, Centre, Coordinate, Normal, Parameters, log_sum_exp
 from scaling_sim.laws.chinchilla import Chinchilla
+from scaling_sim.runs.table import RunTable
 
 
 class DataConstrained(Chinchilla):
@@ -47,6 +48,11 @@ class DataConstrained(Chinchilla):
         size = np.log(parameters["A"]) - parameters["alpha"] * log_N
         data = np.log(parameters["B"]) - parameters["beta"] * log_D
         return log_sum_exp(np.log(parameters["E"]), size, data)
+
+    def missing(self, runs: RunTable) -> tuple[str, ...]:
+        """Needs runs that repeat their data: without them it is `chinchilla`."""
+        repeated = np.any(runs.tokens > 1.01 * runs.D)
+        return (*super().missing(runs), *(() if repeated else ("rows whose data repeat (tokens > D)",)))
 
     def limits(self) -> Mapping[str, str]:
         """Repetition is worth a bounded number of fresh tokens."""
