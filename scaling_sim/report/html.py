@@ -203,9 +203,7 @@ def header_facts(data: ReportData) -> list[tuple[str, str]]:
     table = data.table
     facts = []
     if table is not None:
-        facts += [
-            ("data", f"{len(table)} rows of {len(set(table.run.tolist()))} runs from {table.source or 'this study'}")
-        ]
+        facts += [("data", f"{len(table)} rows of {len(set(table.run.tolist()))} runs from {_name(table.source)}")]
         facts += [("data hash", table.data_hash)]
     if data.corpus.get("hash"):
         facts += [("corpus", f"{data.corpus.get('name', '')} {data.corpus['hash']}")]
@@ -216,6 +214,11 @@ def header_facts(data: ReportData) -> list[tuple[str, str]]:
     if data.environment:
         facts += [("versions", ", ".join(f"{name} {version}" for name, version in data.environment.items()))]
     return facts
+
+
+def _name(source: str) -> str:
+    """Name of a file without its folders, which are nobody's business but the owner's."""
+    return re.split(r"[/\\\\]", source.rstrip("/\\"))[-1] or "this study"
 
 
 _INDEX = re.compile(r"(?<![\w.])(α|p|C|S|N|L|B|D)_(min|crit|[NDSBCc])(?:\^(min))?(?![\w@])")

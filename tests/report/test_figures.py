@@ -163,3 +163,15 @@ def test_log_axes_have_a_few_round_ticks(low: float, high: float) -> None:
     assert 2 <= len(places) <= 9
     assert all(min(low, high) <= place <= max(low, high) for place in places)
     assert all(tick_label(place) for place in places)
+
+
+def test_residuals_far_outside_are_marked_at_the_edge(fit_only: ReportData, changed: Any) -> None:
+    fit = fit_only.fits["chinchilla"]
+    loss = fit.data.response.copy()
+    loss[:2] *= 1.4, 1.3
+    figure = figures.figure_residuals(
+        changed(fit_only, fits={"chinchilla": changed(fit, data=changed(fit.data, response=loss))})
+    )
+    assert "2 rows that it misses by more, up to 4" in figure.reading
+    assert figure.axes[0].get_ylim()[1] < 10
+    assert figure.to_dataframe().y.max() > 25, "the data of the figure keep the true values"

@@ -14,7 +14,7 @@ import pytest
 
 from scaling_sim.errors import ConfigError
 from scaling_sim.report import ReportData, render_report, write_report
-from scaling_sim.report.html import maths
+from scaling_sim.report.html import header_facts, maths
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
 
@@ -91,6 +91,15 @@ def test_a_fit_without_records_shows_what_there_is(fit_page: str) -> None:
     assert "Not shown, and why" in fit_page
     assert "the report has no learning curves" in fit_page
     assert "Simulated runs" not in fit_page
+
+
+def test_folders_of_the_owner_are_not_told(fit_only: ReportData, changed: Any) -> None:
+    fit = fit_only.fits["chinchilla"]
+    data = changed(
+        fit_only, fits={"chinchilla": changed(fit, runs=changed(fit.runs, source="/home/ann/secret/runs.csv"))}
+    )
+    values = dict(header_facts(data))
+    assert values["data"] == "120 rows of 120 runs from runs.csv"
 
 
 def test_an_empty_report_is_still_a_page() -> None:

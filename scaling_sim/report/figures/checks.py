@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from scaling_sim.report.figures.canvas import (
@@ -74,6 +75,7 @@ def figure_residuals(data: ReportData, law: str | None = None) -> ReportFigure:
     shown = [
         (seen.columns[name], words) for name, words in wanted if name in seen.columns and _varies(seen.columns[name])
     ]
+    limit = _residual_limit(100 * np.abs(seen.residual))
     shown = [*shown[:2], (np.exp(np.median(seen.expected, axis=0)), f"fitted {fit.law.response}")]
     figure, axes = sheet(
         f"residuals-{fit.law_name}", f"Residuals: {fit.law_name}", [words for _, words in shown], height=3.2, log="x"
@@ -83,22 +85,40 @@ def figure_residuals(data: ReportData, law: str | None = None) -> ReportFigure:
         for role in dict.fromkeys(seen.role[keep].tolist()):
             k = keep & (seen.role == role)
             colour, text = ROLE_COLOURS.get(role, GREY), ROLE_WORDS.get(role, role)
+            _residual_points(ax, x[k], 100 * seen.residual[k], limit, colour)
             points(ax, x[k], 100 * seen.residual[k], series=text, colour=colour, label=text, size=2.8, alpha=0.6)
         ax.axhline(0, color=GREY, lw=0.9)
+        ax.set_ylim(-limit, limit)
         ax.set_xlabel(words)
         ax.set_title("")
         log_axes(ax, y=False)
-    for ax in axes[1:]:
-        ax.sharey(axes[0])
     axes[0].set_ylabel("observed − fitted, % of the loss")
     if len(set(seen.role.tolist())) > 1:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    spread = float(np.sqrt(np.mean(seen.residual**2)))
+    spread = float(np.median(np.abs(seen.residual)))
+    outside = int(np.count_nonzero(np.abs(100 * seen.residual) > limit))
+    edge = f" Triangles at the edge: {outside} rows that it misses by more, up to {_largest(seen):.0%}."
     figure.reading = (
-        f"The law misses a run by {spread:.2%} of the loss (root mean square). A pattern along an axis would mean that "
-        "the form is wrong there."
+        f"Half of the losses lie within {spread:.2%} of the law. A pattern along an axis would mean that the form is "
+        f"wrong there.{edge if outside else ''}"
     )
     return figure
+
+
+def _residual_limit(sizes: Array) -> float:
+    """End of the residual axis: the largest one, unless a few lie so far out that nothing else could be seen."""
+    largest, usual = float(sizes.max()), float(np.quantile(sizes, 0.95))
+    return max(1.05 * largest if largest < 3 * usual else 1.5 * usual, 1e-9)
+
+
+def _residual_points(ax: Axes, x: Array, y: Array, limit: float, colour: Colour) -> None:
+    """Mark residuals beyond the axis at its edge."""
+    for marker, beyond, edge in (("^", y > limit, 0.97 * limit), ("v", y < -limit, -0.97 * limit)):
+        ax.plot(x[beyond], np.full(int(beyond.sum()), edge), marker, ms=4.5, mfc="none", mec=colour, mew=0.9)
+
+
+def _largest(seen: Predicted) -> float:
+    return float(np.max(np.abs(np.expm1(seen.residual))))
 
 
 @drawn
@@ -139,11 +159,9 @@ def figure_predictive_check(data: ReportData, law: str | None = None) -> ReportF
     return figure
 
 
-def _histogram(ax: object, place: Array) -> None:
-    from matplotlib.axes import Axes
+def _histogram(ax: Axes, place: Array) -> None:
     from scipy.stats import binom
 
-    assert isinstance(ax, Axes)
     bins = int(np.clip(len(place) // 12, 5, 20))
     counts, edges = np.histogram(place, bins=bins, range=(0, 1))
     low, high = (float(binom.ppf(level, len(place), 1 / bins)) for level in (0.05, 0.95))

@@ -109,7 +109,7 @@ def figure_best_size(data: ReportData) -> ReportFigure:
     for ax, field in ((left, "N"), (right, "S")):
         _best(ax, field, C, adjusted.N if field == "N" else adjusted.S_min, None)
         _best(ax, field, C, naive.N if field == "N" else C / (6 * naive.N * batch), batch)
-        ax.set_xlabel("compute, FLOP")
+        ax.set_xlabel("compute, FLOP: paid, or $C_{min}$ where adjusted")
     x, y = observed_minima(data)
     if len(x):
         points(
@@ -224,7 +224,7 @@ def _crossing_density(ax: Axes, cross: Array, C: Array) -> None:
         float(np.mean(~np.isfinite(cross))),
     )
     text = f"no crossing: {none:.1%} of draws" + (f"\nbeyond this axis: {beyond:.1%}" if beyond > 5e-4 else "")
-    ax.text(0.995, 0.95, text, transform=ax.transAxes, ha="right", va="top", fontsize=8.2)
+    ax.text(0.01, 0.93, text, transform=ax.transAxes, ha="left", va="top", fontsize=8.2)
     ax.set_xlabel("compute at batches far below critical, $C_{min}$, FLOP")
     ax.set_ylabel("density of\nlog₁₀ C*")
     ax.set_ylim(0, float(share.max()) * 1.25 or 1.0)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.transforms import blended_transform_factory
 
 from scaling_sim.report.figures.canvas import GREY, OURS, PAPER, Colour, NothingToShow, ReportFigure, colours, drawn
 from scaling_sim.report.figures.checks import need_law
@@ -131,6 +132,8 @@ def _pair(ax: Axes, x: Array, y: Array) -> None:
 def _corner_labels(
     ax: Axes, i: int, j: int, count: int, names: list[str], shown: dict[str, tuple[Array, bool]]
 ) -> None:
+    figure = ax.get_figure(root=True)
+    assert figure is not None
     ax.grid(False)
     ax.locator_params(nbins=3)
     small = 7.2 if count > 5 else 8.2
@@ -141,10 +144,12 @@ def _corner_labels(
         ax.spines["left"].set_visible(False)
     if i == count - 1:
         ax.set_xlabel(label(names[j], shown[names[j]][1]))
-        ax.xaxis.set_label_coords(0.5, -0.48)
+        below = blended_transform_factory(ax.transAxes, figure.transFigure)
+        ax.xaxis.set_label_coords(0.5, 0.16 / figure.get_figheight(), transform=below)
     if j == 0 and i > 0:
         ax.set_ylabel(label(names[i], shown[names[i]][1]))
-        ax.yaxis.set_label_coords(-0.46, 0.5)
+        left = blended_transform_factory(figure.transFigure, ax.transAxes)
+        ax.yaxis.set_label_coords(0.026, 0.5, transform=left)
 
 
 def label(name: str, logarithm: bool) -> str:
