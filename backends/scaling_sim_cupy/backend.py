@@ -1,0 +1,120 @@
+"""What the registry sees of CuPy. CuPy itself is imported when it is asked for, not before."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from scaling_sim.engine.checks import check_start
+from scaling_sim.engine.cohort import Cohort, Precision
+from scaling_sim.engine.protocol import Tokens
+from scaling_sim_cupy.memory import why_too_large
+
+if TYPE_CHECKING:
+    from scaling_sim_cupy.trainer import CupyTrainer
+
+ITEM_BYTES = {"float64": 8, "float32": 4}
+"""Precisions that it computes in, and what one number takes."""
+
+
+class CupyBackend:
+    """CUDA through CuPy: the members of a cohort are the leading axis of every array."""
+
+    name = "cupy"
+
+    def devices(self) -> list[str]:
+        """Every CUDA device; empty without CuPy or without one."""
+        if self.why_unavailable() is not None:
+            return []
+        return [f"cuda:{index}" for index in range(_num_devices())]
+
+    def why_unavailable(self) -> str | None:
+        """None if CuPy can be imported and sees a CUDA device."""
+        try:
+            import cupy
+        except ModuleNotFoundError as error:
+            if error.name not in ("cupy", None):
+                return _why_broken(error)
+            return f"CuPy cannot be imported ({error}); install it with: pip install 'scaling-sim[cupy]'"
+        except ImportError as error:
+            return _why_broken(error)
+        try:
+            num_devices = cupy.cuda.runtime.getDeviceCount()
+        except RuntimeError as error:
+            return f"CuPy finds no CUDA device ({error}); it needs an NVIDIA card and its driver"
+        return None if num_devices else "CuPy finds no CUDA device; it needs an NVIDIA card and its driver"
+
+    def why_unsupported(self, cohort: Cohort, device: str, precision: Precision) -> str | None:
+        """None for float64 and float32 on a CUDA device whose memory holds the whole batch of the whole cohort."""
+        reason = self.why_unavailable()
+        if reason is not None:
+            return reason
+        if precision not in ITEM_BYTES:
+            return f"precision must be one of {', '.join(ITEM_BYTES)}, got {precision!r}; backend 'torch' has bfloat16"
+        return _why_no_device(device) or why_too_large(
+            cohort, ITEM_BYTES[precision], _total_bytes(device_index(device)), device
+        )
+
+    def start(
+        self, cohort: Cohort, splits: Mapping[str, Tokens], device: str = "cuda:0", precision: Precision = "float32"
+    ) -> CupyTrainer:
+        """A trainer with the cohort's initial weights; see `Backend.start`."""
+        check_start(self, cohort, splits, device, precision)
+        from scaling_sim_cupy.trainer import CupyTrainer
+
+        return CupyTrainer(cohort, splits, device_index(device), precision)
+
+    def describe(self) -> dict[str, str]:
+        """Versions and card, for the record of a run."""
+        import cupy
+
+        card = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
+        return {"cupy": cupy.__version__, "cuda": str(cupy.cuda.runtime.runtimeGetVersion()), "card": card}
+
+
+BACKEND = CupyBackend()
+
+
+def device_index(device: str) -> int:
+    """N of ``cuda:N``; 0 for ``cuda``.
+
+    Raises
+    ------
+    ValueError
+        The name is no CUDA device's.
+    """
+    match = re.fullmatch(r"cuda(?::(\d+))?", device)
+    if match is None:
+        raise ValueError(f"this backend computes on 'cuda:N' only, got device {device!r}")
+    return int(match.group(1) or 0)
+
+
+def _why_no_device(device: str) -> str | None:
+    try:
+        index = device_index(device)
+    except ValueError as error:
+        return str(error)
+    available = _num_devices()
+    if index >= available:
+        return f"there are {available} CUDA devices, cuda:0 to cuda:{available - 1}, got {device!r}"
+    return None
+
+
+def _why_broken(error: ImportError) -> str:
+    return (
+        f"CuPy is installed but cannot be loaded ({' '.join(str(error).split())}); "
+        "pip install 'scaling-sim[cupy]' is for CUDA 13, 'scaling-sim[cupy-cuda12]' for CUDA 12"
+    )
+
+
+def _num_devices() -> int:
+    import cupy
+
+    return int(cupy.cuda.runtime.getDeviceCount())
+
+
+def _total_bytes(index: int) -> int:
+    import cupy
+
+    return int(cupy.cuda.Device(index).mem_info[1])
