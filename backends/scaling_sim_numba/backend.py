@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from scaling_sim.engine.checks import check_start
-from scaling_sim.engine.cohort import Cohort, Precision
+from scaling_sim.engine.cohort import Cohort, Member, Precision
 from scaling_sim.engine.protocol import Tokens
+from scaling_sim.model.shape import Shape
 
 if TYPE_CHECKING:
     from scaling_sim_numba.trainer import NumbaTrainer
@@ -63,6 +66,12 @@ class NumbaBackend:
         from scaling_sim_numba.trainer import NumbaTrainer
 
         return NumbaTrainer(cohort, splits, precision, self.threads())
+
+    def prepare(self, precision: Precision = "float32") -> None:
+        """Compile now, so that workers spawned afterwards find the machine code in the cache."""
+        shape = Shape(n_layer=1, d_model=1, n_head=1, n_ctx=1, vocab_size=2)
+        cohort = Cohort(shape=shape, batch_sequences=1, members=(Member(id=0, seed=0),))
+        NumbaBackend(num_threads=1).start(cohort, {"train": np.zeros(2, np.uint8)}, precision=precision)
 
     def threads(self) -> int:
         """Threads that a trainer will use."""

@@ -180,6 +180,18 @@ def test_worker_environment_touches_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     assert "OPENBLAS_CORETYPE" not in BACKEND.worker_environment()
 
 
+def test_prepare_compiles_for_its_precision() -> None:
+    from scaling_sim_numba.kernels.steps import member_steps
+
+    BACKEND.prepare("float64")
+    prepared = len(member_steps.signatures)
+    assert prepared >= 1
+    BACKEND.start(cohort(SMALL, 2, members=2), {"train": tokens_of(SMALL)}, precision="float64").advance(
+        0, *batches(cohort(SMALL, 2, members=2), 1)
+    )
+    assert len(member_steps.signatures) == prepared, "other sizes and members must not compile anything"
+
+
 def test_it_describes_itself() -> None:
     about = NumbaBackend(num_threads=3).describe()
     assert about["backend"] == "numba"
