@@ -177,29 +177,30 @@ class TestOnTheCard(OnACard):
                     assert np.array_equal(factor, np.stack(masks) * scales)
 
     def test_an_update_never_waits_for_the_host(self):
-        """A stream that is being captured refuses every wait and every read."""
+        """Updates are queued behind a kernel that spins for a second; the host is through before it ends."""
         import cupy
 
         from scaling_sim_cupy.optimizer import Schedule
 
-        starts, lr = DROPOUT.batches(4)
-        stream = cupy.cuda.Stream(non_blocking=True)
-        trainer = BACKEND.start(DROPOUT.cohort, DROPOUT.splits())
-        cupy.cuda.Device(0).synchronize()
-        with stream:
-            schedule, placed = Schedule.of(trainer.cohort, 0, lr, trainer.dtype), cupy.asarray(starts)
-            for step in range(2):  # kernels are compiled and the pool is filled on the first use
-                trainer.update(step, placed[step], schedule)
-            stream.synchronize()
-            stream.begin_capture()
-            trainer.update(2, placed[2], schedule)
-            graph = stream.end_capture()
-            graph.launch(stream)
-            stream.synchronize()
-        expected = BACKEND.start(DROPOUT.cohort, DROPOUT.splits())
-        expected.advance(0, starts[:3], lr[:3])
-        for name, value in trainer.state().items():
-            np.testing.assert_allclose(value, expected.state()[name], rtol=1e-4, atol=1e-6)
+        spin = cupy.RawKernel(
+            'extern "C" __global__ void spin(long long cycles)'
+            "{ const long long start = clock64(); while (clock64() - start < cycles) {} }",
+            "spin",
+        )
+        trainer, (starts, lr) = BACKEND.start(DROPOUT.cohort, DROPOUT.splits()), DROPOUT.batches(4)
+        schedule, placed = Schedule.of(trainer.cohort, 0, lr, trainer.dtype), cupy.asarray(starts)
+        spin((1,), (1,), (np.int64(1),))  # kernels are compiled and the memory pool is filled on the first use
+        for step in range(2):
+            trainer.update(step, placed[step], schedule)
+        cupy.cuda.Device().synchronize()
+        spin((1,), (1,), (np.int64(2_000_000_000),))
+        gate = cupy.cuda.Event()
+        gate.record()
+        for step in (2, 3):
+            losses = trainer.update(step, placed[step], schedule)
+        assert not gate.done, "an update waited for the device"
+        assert np.isfinite(cupy.asnumpy(losses)).all()
+        assert gate.done, "reading must wait, or the spinning kernel proves nothing"
 
     def test_more_sequences_than_a_grid_axis(self):
         shape = msgspec.structs.replace(PLAIN.cohort.shape, n_layer=1)
