@@ -3,15 +3,15 @@
 from typing import Any
 
 _HOME = {
-    "fit": "fit",
+    "fit": "fitting",
     "point_fit": "point",
     "PointFit": "point",
     "Posterior": "posterior",
     "load_fit": "storage",
     "Diagnostics": "diagnostics",
     "Progress": "sampler",
-    "compare": "compare",
-    "Comparison": "compare",
+    "compare": "comparison",
+    "Comparison": "comparison",
 }
 
 __all__ = list(_HOME)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +109,30 @@ class Posterior:
         rows = [self._row(name, values) for name, values in (*self.draws.items(), *self.noise.items())]
         return pd.DataFrame(rows).set_index("parameter")
 
+    def to_json(self) -> dict[str, Any]:
+        """One object: each natural parameter under its name, with what a reader needs to judge it; NaN becomes None.
+
+        A parameter holds ``median``, ``interval50``, ``interval90``, ``point`` (log-Huber), ``ess``, ``mcse``, ``r_hat``
+        and ``sd_ratio`` (posterior sd / prior sd). N_c in parameters, D_c, B_star in tokens, S_c in steps, C_c in FLOP.
+        """
+        header = {
+            "law": self.law_name,
+            "converged": self.converged,
+            "verdict": self.diagnostics.verdict,
+            "n_used": self.n_used,
+            "n_dropped": self.n_dropped,
+            "dropped": {reason: list(names) for reason, names in self.dropped.items()},
+            "min_ess": self.diagnostics.min_ess,
+            "max_r_hat": self.diagnostics.max_r_hat,
+            "not_identified": list(self.not_identified),
+            "simulated": self.runs.simulated,
+            "data_hash": self.runs.data_hash,
+            "seed": self.seed,
+        }
+        parameters = {name: self._entry(name, values) for name, values in self.draws.items()}
+        noise = {name: self._entry(name, values) for name, values in self.noise.items()}
+        return {**header, **parameters, "noise": noise, "notes": list(self.notes)}
+
     def to_arviz(self, log_likelihood: bool = True) -> DataTree:
         """ArviZ data tree: ensembles are its chains. ``log_likelihood`` is by row or whole curve, for LOO."""
         from scaling_sim.inference.storage import data_tree
@@ -134,6 +158,17 @@ class Posterior:
     def _num_law(self) -> int:
         return len(self.law.coordinates(self.centre))
 
+    def _entry(self, name: str, values: Array) -> dict[str, Any]:
+        row = {key: value if _is_finite(value) else None for key, value in self._row(name, values).items()}
+        known = ("ess", "mcse", "r_hat", "sd_ratio")
+        return {
+            "median": row["median"],
+            "interval50": [row["lo50"], row["hi50"]],
+            "interval90": [row["lo90"], row["hi90"]],
+            **({"point": self.point[name]} if name in self.point else {}),
+            **{key: row[key] for key in known if row[key] is not None},
+        }
+
     def _row(self, name: str, values: Array) -> dict[str, float | str]:
         low90, low50, median, high50, high90 = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95]).tolist()
         known = self.parameter_diagnostics.get(name, {})
@@ -149,6 +184,10 @@ class Posterior:
             "r_hat": known.get("r_hat", float("nan")),
             "sd_ratio": self.identifiability.get("log E" if name == "E" else name, float("nan")),
         }
+
+
+def _is_finite(value: float | str) -> bool:
+    return isinstance(value, str) or bool(np.isfinite(value))
 
 
 def versions() -> dict[str, str]:

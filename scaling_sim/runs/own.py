@@ -142,7 +142,7 @@ def _row(record: RunRecord, point: CurvePoint, role: str, split: str) -> dict[st
         "B": float(recipe.batch_tokens),
         "S": float(point.step),
         "loss": point.losses[split],
-        "loss_error": point.errors.get(split, math.nan),
+        "loss_error": math.nan,
         "warmup": float(recipe.warmup_steps),
         **roles,
         "purpose": "+".join(record.purposes),
@@ -158,6 +158,7 @@ def _row(record: RunRecord, point: CurvePoint, role: str, split: str) -> dict[st
         "C_exact": _exact_flops(record, point),
         "noise_scale": math.nan if point.noise_scale is None else point.noise_scale,
         "loss_train": point.train,
+        "evaluation_error": point.errors.get(split, math.nan),
         **others,
     }
 
@@ -177,7 +178,10 @@ def _as_fields(result: _Rows, records: Sequence[RunRecord]) -> dict[str, Any]:
     }
     for name in ("curve", "stopped", "decayed"):
         columns[name] = columns[name].astype(np.bool_)
-    notes = ["tokens = B·S, C = 6·N·tokens with N without embeddings"]
+    notes = [
+        "tokens = B·S, C = 6·N·tokens with N without embeddings",
+        "evaluation_error is common to all runs, which share their windows; it is not noise between rows",
+    ]
     if (columns["N"] == 0).any():
         notes.append(f"{int((columns['N'] == 0).sum())} rows have N = 0 (no layers): kept, left out of laws in N")
     return {

@@ -114,7 +114,14 @@ def _recipe(
 
 
 def _single_epoch(config: StudyConfig, shape: Shape, recipe: Recipe, corpus: str, unique: int) -> RunConfig:
-    return RunConfig(shape=shape, recipe=recipe, corpus=corpus, unique_tokens=unique, eval_points=config.eval_points)
+    return RunConfig(
+        shape=shape,
+        recipe=recipe,
+        corpus=corpus,
+        unique_tokens=unique,
+        eval_points=config.eval_points,
+        eval_sequences=config.eval_sequences,
+    )
 
 
 def _with(run: RunConfig, **changes: object) -> RunConfig:

@@ -22,20 +22,20 @@ LAPTOP: dict[str, Any] = {
     ],
     "curves": {
         "batch_tokens": 2048,
-        "steps": 4000,
+        "steps": 2800,
         "warmup_steps": 40,
-        "branch_steps": [500, 1400, 4000],
+        "branch_steps": [400, 1060, 2800],
         "decay_fraction": 0.25,
-        "seeds": 2,
+        "seeds": 1,
         "seed_sizes": [1, 2],
     },
     "data": {
-        "sizes": [2, 4, 5],
-        "unique_tokens": [8192, 16384, 32768, 65536, 131072],
+        "sizes": [2, 3, 4],
+        "unique_tokens": [6144, 12288, 24576, 49152, 98304],
         "batch_tokens": 2048,
         "max_steps": 3000,
     },
-    "batches": {"sizes": [1, 2], "batches": [[512, 4000], [8192, 1000], [32768, 400]]},
+    "batches": {"sizes": [1, 2], "batches": [[512, 2800], [8192, 450], [32768, 128]]},
     "minutes": 5.0,
 }
 """Six sizes on two CPU cores in about five minutes: the main job on the embedded default."""

@@ -88,7 +88,7 @@ class Study:
         from scaling_sim.report import ReportData, environment
 
         made = self.predictions
-        weak = (f"{', '.join(made.not_identified)}: not identified, no batch came near the critical one.",)
+        weak = {law: made.not_identified for law in self.fits} if made.not_identified else {}
         return ReportData(
             title=f"Scaling study “{self.config.name}”",
             runs=self.runs,
@@ -102,7 +102,8 @@ class Study:
             environment=environment(),
             seed=self.config.seed,
             command=self.command,
-            flags=(*self.flags, *(weak if made.not_identified else ())),
+            flags=self.flags,
+            not_identified=weak,
             planned=self.planned,
         )
 

@@ -139,6 +139,9 @@ def start_executor(
     ]
     if num_workers == 0:
         return InProcess(setups[0], splits)
+    prepare: Callable[[Precision], None] | None = getattr(placement.backend, "prepare", None)
+    if prepare is not None:  # compile once, here, and not in every worker
+        prepare(placement.precision)
     return LocalProcesses(setups, worker_environment(placement, num_workers))
 
 
