@@ -12,6 +12,9 @@ from scaling_sim.report.table import interval, number, pf_days
 
 MOST_BUDGETS = 2
 
+FAR_FLOPS = 1e30
+"""A crossing beyond this compute is no number worth printing: some ten thousand times the largest runs ever made."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -71,6 +74,9 @@ def _crossing(data: ReportData) -> list[Finding]:
     if result.probability_none > 0.5:
         words = "have no compute at which the laws contradict one another"
         return [Finding("no C*", f"{result.probability_none:.1%} of the draws", words)]
+    if result.C.median > FAR_FLOPS:
+        words = "the laws do not contradict one another at any compute worth naming"
+        return [Finding(f"C* > {number(FAR_FLOPS)} FLOP", f"from {number(result.C.interval(0.9)[0])}", words)]
     words = (
         f"FLOP at which the laws contradict one another; {result.probability_none:.1%} of the draws have no crossing"
     )

@@ -16,7 +16,7 @@ from scaling_sim.runs.record import CurvePoint, RunRecord
 UNFINISHED = "not finished"
 TRIAL = "learning-rate trial"
 REPEATS = "constant rate, but its data repeat and nothing stopped it"
-NOT_STOPPED = "early stopping never came: the loss still fell"
+NOT_STOPPED = "early stopping never came: the run ended first"
 MID_DECAY = "measured while the learning rate decayed"
 NO_SPLIT = "not evaluated on this split"
 
@@ -83,11 +83,10 @@ def _points_with_role(record: RunRecord, result: _Rows) -> Iterator[tuple[CurveP
 
 
 def _early_stopped(record: RunRecord, result: _Rows) -> Iterator[tuple[CurvePoint, str]]:
-    best = record.best % len(record.curve)
-    if best == len(record.curve) - 1:
+    if record.status != "stopped":
         result.drop(NOT_STOPPED, record.run_id)
     else:
-        yield record.curve[best], "stopped"
+        yield record.curve[record.best], "stopped"
 
 
 def _constant_rate(record: RunRecord, result: _Rows) -> Iterator[tuple[CurvePoint, str]]:

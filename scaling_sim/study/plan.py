@@ -19,6 +19,8 @@ from scaling_sim.training import Estimate, Job, Machine, measure_machine, small_
 
 FIT_SECONDS = 90.0
 """Set aside for fits, predictions and the report."""
+PATIENCE = 1.5
+"""Sizes are dropped where a study is expected to take longer than its minutes times this: an estimate is no promise."""
 FEWEST_SIZES = 3
 """A law in N needs at least these, however slow the machine."""
 
@@ -185,7 +187,7 @@ def all_jobs(config: StudyConfig, corpus: Corpus) -> list[Job]:
 
 
 def _decide(config: StudyConfig, corpus: Corpus, machine: Machine) -> Choices:
-    budget = 60 * config.minutes - FIT_SECONDS
+    budget = PATIENCE * 60 * config.minutes - FIT_SECONDS
     kept = len(config.shapes)
     estimate = machine.estimate(all_jobs(config, corpus))
     full = estimate.seconds
@@ -193,7 +195,7 @@ def _decide(config: StudyConfig, corpus: Corpus, machine: Machine) -> Choices:
         kept -= 1
         estimate = machine.estimate(all_jobs(first_sizes(config, kept), corpus))
     return Choices(
-        num_shapes=kept, expected_seconds=estimate.seconds, flags=_flags(config, kept, full, estimate, budget)
+        num_shapes=kept, expected_seconds=float(estimate.seconds), flags=_flags(config, kept, full, estimate, budget)
     )
 
 
@@ -202,8 +204,8 @@ def _flags(config: StudyConfig, kept: int, full: float, estimate: Estimate, budg
     if kept < len(config.shapes):
         dropped = ", ".join(f"{shape_name(s)} N = {num_parameters(s):,}" for s in config.shapes[kept:])
         flags.append(
-            f"This machine is too slow for every size: all would take {full:.0f} s, {budget:.0f} s are planned. "
-            f"Left out from the top: {dropped}."
+            f"This machine is too slow for every size: training all would take {full:.0f} s, at most {budget:.0f} s are "
+            f"allowed. Left out from the top: {dropped}."
         )
     if estimate.seconds > budget:
         flags.append(

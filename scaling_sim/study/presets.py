@@ -11,10 +11,10 @@ def _shape(n_layer: int, d_model: int, n_head: int) -> dict[str, int]:
 
 LAPTOP: dict[str, Any] = {
     "name": "laptop",
-    # N = 768, 2304, 6144, 13824, 38400, 98304: two decades, factors of about 2.6.
+    # N = 768, 2400, 6144, 13824, 38400, 98304: two decades, factors of about 2.6.
     "shapes": [
         _shape(1, 8, 1),
-        _shape(3, 8, 1),
+        _shape(2, 10, 1),
         _shape(2, 16, 2),
         _shape(2, 24, 3),
         _shape(2, 40, 5),
@@ -24,7 +24,7 @@ LAPTOP: dict[str, Any] = {
         "batch_tokens": 2048,
         "steps": 2800,
         "warmup_steps": 40,
-        "branch_steps": [400, 1060, 2800],
+        "branch_steps": [100, 300, 900, 2800],
         "decay_fraction": 0.25,
         "seeds": 1,
         "seed_sizes": [1, 2],

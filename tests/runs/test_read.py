@@ -396,14 +396,14 @@ def test_flags_come_from_columns_when_present() -> None:
         (
             "misfitting/scaling_results.csv",
             "run=model+sweep+peak_lr+total_steps+total_epochs,S=current_steps,tokens=D,D=,C=C_6ND",
-            4850,
+            4837,
         ),
     ],
 )
 def test_public_data_sets_are_read_whole(shared_data: Path, file: str, columns: str, rows: int) -> None:
     table = read_runs(shared_data / file, columns, duplicates="first")
     assert len(table) == rows
-    assert table.num_dropped == (2 if "misfitting" in file else 0)
+    assert table.num_dropped == (15 if "misfitting" in file else 0)  # rows that repeat another one
     assert np.isfinite(table.C).all()
 
 
