@@ -36,7 +36,7 @@ class DataStage(Config, frozen=True):
     batch_tokens: int
     max_steps: int
     dropout: float = 0.0
-    patience: int = 4
+    patience: int = 3
 
 
 class BatchStage(Config, frozen=True):

@@ -22,20 +22,20 @@ LAPTOP: dict[str, Any] = {
     ],
     "curves": {
         "batch_tokens": 2048,
-        "steps": 2800,
+        "steps": 2400,
         "warmup_steps": 40,
-        "branch_steps": [100, 300, 900, 2800],
+        "branch_steps": [100, 300, 900, 2400],
         "decay_fraction": 0.25,
         "seeds": 1,
         "seed_sizes": [1, 2],
     },
     "data": {
         "sizes": [2, 3, 4],
-        "unique_tokens": [6144, 12288, 24576, 49152, 98304],
+        "unique_tokens": [4096, 8192, 16384, 32768, 65536],
         "batch_tokens": 2048,
         "max_steps": 3000,
     },
-    "batches": {"sizes": [1, 2], "batches": [[512, 2800], [8192, 450], [32768, 128]]},
+    "batches": {"sizes": [1, 2], "batches": [[512, 2400], [8192, 400], [32768, 120]]},
     "minutes": 5.0,
 }
 """Six sizes on two CPU cores in about five minutes: the main job on the embedded default."""
