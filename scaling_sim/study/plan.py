@@ -17,7 +17,7 @@ from scaling_sim.study.config import StudyConfig, read_study
 from scaling_sim.study.jobs import study_jobs, trial_jobs
 from scaling_sim.training import Estimate, Job, Machine, measure_machine, small_model_learning_rate
 
-FIT_SECONDS = 90.0
+FIT_SECONDS = 75.0
 """Set aside for fits, predictions and the report."""
 PATIENCE = 1.5
 """Sizes are dropped where a study is expected to take longer than its minutes times this: an estimate is no promise."""

@@ -1,0 +1,168 @@
+"""The command line from outside: what it prints, where, and how it exits."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def run(*arguments: str, expect: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "80"}
+    command = [sys.executable, "-m", "scaling_sim.cli", *arguments]
+    outcome = subprocess.run(command, capture_output=True, text=True, env=environment, **options)
+    assert outcome.returncode == expect, outcome.stderr
+    return outcome
+
+
+def as_json(*arguments: str, expect: int = 0, **options: Any) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(run(*arguments, "--json", expect=expect, **options).stdout)
+    return facts
+
+
+def write(path: Path, header: str, rows: list[tuple[object, ...]]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header.split(","))
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "runs.csv"
+    run("simulate", "--law", "chinchilla", "--seed", "3", "--out", str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def fit_file(simulated: Path) -> Path:
+    path = simulated.with_name("fit.nc")
+    run("fit", str(simulated), "--law", "chinchilla", "--out", str(path))
+    return path
+
+
+@pytest.mark.shared_data
+def test_the_public_chinchilla_points(shared_data: Path) -> None:
+    source = str(shared_data / "epoch" / "svg_extracted_data.csv")
+    facts = as_json("fit", source, "--law", "chinchilla", "--columns", "N=Model Size,C=Training FLOP,loss=loss")
+    assert 0.32 <= facts["alpha"]["median"] <= 0.37
+    assert 0.33 <= facts["beta"]["median"] <= 0.42
+    assert (facts["n_used"], facts["n_dropped"]) == (245, 0)
+    assert facts["min_ess"] >= 1000
+    assert facts["max_r_hat"] < 1.01
+    assert facts["alpha"]["sd_ratio"] < 0.3
+    assert facts["beta"]["sd_ratio"] < 0.3
+    assert facts["converged"] is True
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.5, 0.25), (0.2, 0.6)])
+def test_two_simulated_sweeps_are_recovered(alpha: float, beta: float, tmp_path: Path) -> None:
+    path = str(tmp_path / "runs.csv")
+    run("simulate", "-p", f"alpha={alpha}", "-p", f"beta={beta}", "--seed", "1", "--out", path)
+    facts = as_json("fit", path, "--law", "chinchilla")
+    assert facts["simulated"] is True
+    for name, truth in (("alpha", alpha), ("beta", beta)):
+        low, high = facts[name]["interval90"]
+        assert low <= truth <= high
+
+
+@pytest.mark.parametrize(("constants", "low", "high"), [("kaplan-table6", 5e3, 2e4), ("kaplan-eq6.7", 5e4, 2e5)])
+def test_the_crossover_of_published_constants(constants: str, low: float, high: float) -> None:
+    facts = as_json("crossover", "--constants", constants)
+    assert low <= facts["C_pf_days"]["median"] <= high
+    assert facts["probability_none"] == 0
+
+
+def test_predictions_of_a_fit(fit_file: Path) -> None:
+    allocation = as_json("allocate", str(fit_file), "--compute", "5.76e23")
+    N, D = allocation["N_parameters"]["median"], allocation["D_tokens"]["median"]
+    assert pytest.approx(5.76e23, rel=0.05) == 6 * N * D
+    forecast = as_json("forecast", str(fit_file), "-N", "1e9", "-D", "2e10")
+    low, high = forecast["loss_nats"]["interval90"]
+    assert low < forecast["loss_nats"]["median"] < high
+
+
+def test_a_single_epoch_law_has_no_crossover(fit_file: Path) -> None:
+    assert "no crossover from 'chinchilla'" in run("crossover", str(fit_file), expect=4).stderr
+
+
+def test_a_report_of_a_fit(fit_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    assert run("report", str(fit_file), "--out", str(out)).stdout.strip() == str(out)
+    text = out.read_text()
+    assert "imulated" in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
+
+
+def test_results_on_stdout_progress_on_stderr(simulated: Path) -> None:
+    outcome = run("runs", str(simulated), "--json")
+    assert json.loads(outcome.stdout)["simulated"] is True
+
+
+def test_runs_from_a_pipe(simulated: Path) -> None:
+    assert as_json("runs", "-", input=simulated.read_text())["n_rows"] > 50
+
+
+def test_export_round_trip(simulated: Path, tmp_path: Path) -> None:
+    out = tmp_path / "again.parquet"
+    run("runs", str(simulated), "--export", str(out))
+    assert as_json("runs", str(out))["data_hash"] == as_json("runs", str(simulated))["data_hash"]
+    assert ".csv or .parquet" in run("runs", str(simulated), "--export", str(tmp_path / "x.xls"), expect=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "message"),
+    [
+        ("N,tokens,loss", [(1e6, 1e9, -1.0), (1e7, 1e9, 2.0)], "loss"),
+        ("N,tokens,loss", [(1e6, 1e9, 3.0), (1e7, 1e9, 2.5), (1e8, 1e10, 2.0)], "at least 7 points, got 3"),
+        ("N,tokens,loss", [(1e6, 10.0**k, 3 - k / 10) for k in range(7, 16)], "N must vary"),
+        ("N,tokens,loss", [(10.0**k, 10.0 ** (k + 1), 4 - k / 10) for k in range(3, 12)], "collinear"),
+        ("size,tokens,loss", [(1e6, 1e9, 3.0)], "N"),
+    ],
+)
+def test_bad_runs_are_refused_by_name(header: str, rows: list[Any], message: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "bad.csv", header, rows)
+    outcome = run("fit", str(path), "--law", "chinchilla", expect=4)
+    assert message in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_usage_errors_exit_with_2(fit_file: Path, tmp_path: Path) -> None:
+    assert "neither a preset" in run("study", "no-such-preset", "--out", str(tmp_path), expect=2).stderr
+    assert "valid" in run("crossover", "--constants", "kaplan", expect=2).stderr
+    assert "one of the two" in run("allocate", "--compute", "1e20", expect=2).stderr
+    run("no-such-verb", expect=2)
+    run("fit", "missing.csv", expect=4)
+
+
+def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "cannot create the folder" in run("study", "laptop", "--out", str(tmp_path / "file" / "x"), expect=2).stderr
+
+
+def test_a_typo_in_a_configuration_gets_a_suggestion(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text('name = "x"\nminuts = 3.0\n')
+    assert "did you mean `minutes`?" in run("study", str(path), "--out", str(tmp_path / "out"), expect=2).stderr
+
+
+def test_every_verb_has_an_example() -> None:
+    listing = run("--help").stdout
+    verbs = ("study", "sweep", "runs", "fit", "laws", "compare", "simulate", "forecast", "allocate", "crossover")
+    for verb in (*verbs, "design", "report", "reproduce", "backends"):
+        assert verb in listing
+        assert "Example: scaling-sim" in run(verb, "--help").stdout
+
+
+def test_listings() -> None:
+    assert set(as_json("backends")) >= {"numpy", "numba", "torch", "cupy"}
+    assert "chinchilla" in as_json("laws")
+    rows = as_json("reproduce", "kaplan-arithmetic")["rows"]
+    assert any(row["printed"] == 0.052 and abs(row["ours"] - 0.052) < 5e-4 for row in rows)
