@@ -438,7 +438,7 @@ def _root(
 
 def main() -> None:
     """Entry point: turns errors into one line on stderr and an exit code."""
-    warnings.showwarning = _warn  # type: ignore[assignment]
+    warnings.showwarning = _warn
     try:
         app()
     except ScalingSimError as error:

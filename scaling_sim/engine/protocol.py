@@ -78,17 +78,17 @@ class Trainer(Protocol):
         ...
 
     def gradient_noise(self, starts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Squared norms ``|g_i|²`` (M, n) of each small batch's gradient and ``|mean_i g_i|²`` (M,): unclipped, no dropout.
+        """Squared norms ``|g_i|²`` (M, n) of each small batch's gradient and ``|mean_i g_i|²`` (M,).
 
-        ``starts`` is (M, n, B_small) in the ``train`` split. Leaves the state untouched.
+        Unclipped, no dropout. ``starts`` is (M, n, B_small) in the ``train`` split. Leaves the state untouched.
         """
         ...
 
     def state(self) -> State:
         """Everything needed to go on bit for bit, as NumPy arrays that the caller owns.
 
-        Keys: ``params.NAME``, ``adam_m.NAME``, ``adam_v.NAME`` of shape ``(M, *shape)`` in the trainer's master dtype for
-        every NAME of `Shape.parameter_shapes`; ``ids`` (M,) int64; ``diverged`` (M,) bool.
+        Keys: ``params.NAME``, ``adam_m.NAME``, ``adam_v.NAME`` of shape ``(M, *shape)`` in the trainer's master dtype
+        for every NAME of `Shape.parameter_shapes`; ``ids`` (M,) int64; ``diverged`` (M,) bool.
         """
         ...
 

@@ -112,8 +112,9 @@ class Posterior:
     def to_json(self) -> dict[str, Any]:
         """One object: each natural parameter under its name, with what a reader needs to judge it; NaN becomes None.
 
-        A parameter holds ``median``, ``interval50``, ``interval90``, ``point`` (log-Huber), ``ess``, ``mcse``, ``r_hat``
-        and ``sd_ratio`` (posterior sd / prior sd). N_c in parameters, D_c, B_star in tokens, S_c in steps, C_c in FLOP.
+        A parameter holds ``median``, ``interval50``, ``interval90``, ``point`` (log-Huber), ``ess``, ``mcse``,
+        ``r_hat`` and ``sd_ratio`` (posterior sd / prior sd). N_c in parameters, D_c and B_star in tokens, S_c in steps,
+        C_c in FLOP.
         """
         header = {
             "law": self.law_name,

@@ -36,8 +36,8 @@ class RunConfig(Config, frozen=True):
     eval_points : int
         Log-spaced evaluations along the run.
     eval_sequences : int
-        Windows of the test split per evaluation (other splits get a fixed part of it); give runs that are to be compared
-        the same number. 0: the most that keeps evaluation below 12 % of the training FLOPs of this run.
+        Windows of the test split per evaluation (other splits get a fixed part of it); give runs that are to be
+        compared the same number. 0: the most that keeps evaluation below 12 % of the training FLOPs of this run.
     parent, branch_step
         A decay branch starts from this run's checkpoint after that many steps.
     """

@@ -204,8 +204,8 @@ def _flags(config: StudyConfig, kept: int, full: float, estimate: Estimate, budg
     if kept < len(config.shapes):
         dropped = ", ".join(f"{shape_name(s)} N = {num_parameters(s):,}" for s in config.shapes[kept:])
         flags.append(
-            f"This machine is too slow for every size: training all would take {full:.0f} s, at most {budget:.0f} s are "
-            f"allowed. Left out from the top: {dropped}."
+            f"This machine is too slow for every size: training all would take {full:.0f} s, at most {budget:.0f} s "
+            f"are allowed. Left out from the top: {dropped}."
         )
     if estimate.seconds > budget:
         flags.append(

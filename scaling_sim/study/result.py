@@ -88,7 +88,7 @@ class Study:
         from scaling_sim.report import ReportData, environment
 
         made = self.predictions
-        weak = {law: made.not_identified for law in self.fits} if made.not_identified else {}
+        weak = dict.fromkeys(self.fits, made.not_identified) if made.not_identified else {}
         return ReportData(
             title=f"Scaling study “{self.config.name}”",
             runs=self.runs,
