@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 from scaling_sim.report.data import ReportData
 from scaling_sim.report.table import interval, number, pf_days
 
-MOST_BUDGETS = 2
+MOST_LAWS = 2
+"""Laws whose best model for the largest budget is a finding."""
 
 FAR_FLOPS = 1e30
 """A crossing beyond this compute is no number worth printing: some ten thousand times the largest runs ever made."""
@@ -42,12 +43,15 @@ def _exponents(data: ReportData) -> list[Finding]:
     if joint is not None and "E" not in joint.draws:
         p = joint.draws
         share = 1 / p["alpha_N"] / (1 / p["alpha_N"] + 1 / p["alpha_S"] + 1 / p["alpha_B"])
-        found.append(_finding("p", share, "best size grows as compute to the power p (Kaplan: 0.73)"))
+        words = "best size grows as compute to the power p, by the kaplan fit (Kaplan et al.: 0.73)"
+        found.append(_finding("p", share, words))
     final = data.fit_with("alpha", "beta")
     if final is not None:
         p = final.draws
-        found += [_finding("α", p["alpha"], "size exponent"), _finding("β", p["beta"], "data exponent")]
-        found.append(_finding("p", p["beta"] / (p["alpha"] + p["beta"]), "best size grows as compute to the power p"))
+        share = p["beta"] / (p["alpha"] + p["beta"])
+        found.append(_finding("α", p["alpha"], "size exponent of chinchilla"))
+        found.append(_finding("β", p["beta"], "data exponent of chinchilla"))
+        found.append(_finding("p", share, "best size grows as compute to the power p, by the chinchilla fit"))
     return found
 
 
@@ -58,11 +62,12 @@ def _finding(symbol: str, draws: ArrayLike, words: str) -> Finding:
 
 def _budgets(data: ReportData) -> list[Finding]:
     found = []
-    plans = [one for several in data.allocations for one in several]
-    for plan in plans[-MOST_BUDGETS:]:
+    for several in data.allocations[:MOST_LAWS]:
+        plan = several[len(several) - 1]
         size, compute = plan.quantity("N"), float(plan.compute[0])
         days = f", {number(pf_days(compute), 2)} PF-days" if compute > 1e17 else ""
-        words = f"best size for {number(compute)} FLOP{days}, on {number(plan.quantity('D').median, 2)} tokens"
+        tokens = number(plan.quantity("D").median, 2)
+        words = f"best size for {number(compute)} FLOP{days}, on {tokens} tokens, by {plan.header['law']}"
         found.append(Finding(f"N = {number(size.median)}", interval(*size.interval(0.9)), words))
     return found
 

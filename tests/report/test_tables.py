@@ -100,7 +100,7 @@ def test_roles_add_up(study: ReportData) -> None:
 
 
 def test_findings_of_a_study_and_of_a_fit(study: ReportData, fit_only: ReportData, changed: Any) -> None:
-    assert [f.value.split(" ")[0] for f in findings(study)] == ["α_N", "α_D", "p", "N", "N", "C*"]
+    assert [f.value.split(" ")[0] for f in findings(study)] == ["α_N", "α_D", "p", "N", "C*"]
     assert [f.value.split(" ")[0] for f in findings(fit_only)] == ["α", "β", "p", "N"]
     assert study.crossover is not None
     nowhere = changed(study.crossover.C, draws=np.full(10, np.inf))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scaling_sim.report.figures.canvas import (
+    ACCENT,
     GREY,
     OURS,
     NothingToShow,
@@ -14,7 +15,6 @@ from scaling_sim.report.figures.canvas import (
     band,
     drawn,
     legend_below,
-    line,
     points,
     shade_beyond,
     sheet,
@@ -24,10 +24,15 @@ from scaling_sim.report.figures.ticks import log_axes
 from scaling_sim.report.table import number
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from scaling_sim.inference import Posterior
     from scaling_sim.report.data import ReportData
 
 SUPPORTED = frozenset({"N", "tokens", "D"})
+
+BESIDE = 1.15
+"""Budgets of a second law are drawn this factor to the right, so that its bars do not hide the first's."""
 
 
 def final_fit(data: ReportData) -> Posterior:
@@ -102,7 +107,7 @@ def figure_allocation(data: ReportData) -> ReportFigure:
         points(ax, 6 * N * tokens, own, series="runs", colour=GREY, size=2.6, alpha=0.5, label="runs")
         text = exponent_text(rf"${name} \propto C^p$, p", slopes(C, plan.draws[name]))
         band(ax, C, plan.draws[name], series=f"best {name}", colour=OURS, label=text)
-        _budgets(ax, data, name)
+        _budgets(ax, data, name, fit.law_name)
         shade_beyond(ax, float((6 * N * tokens).max()))
         ax.set_xlabel("compute, FLOP")
         log_axes(ax)
@@ -117,17 +122,24 @@ def figure_allocation(data: ReportData) -> ReportFigure:
     return figure
 
 
-def _budgets(ax: object, data: ReportData, name: str) -> None:
-    """Mark the budgets that were asked for."""
-    from matplotlib.axes import Axes
-
-    assert isinstance(ax, Axes)
+def _budgets(ax: Axes, data: ReportData, name: str, own_law: str) -> None:
+    """Mark the budgets that were asked for, by each law in its colour."""
     for plan in data.allocations:
-        for one in plan:
+        law = str(plan.header["law"])
+        colour = OURS if law == own_law else ACCENT
+        for k, one in enumerate(plan):
             middle = one.quantity(name).median
             low, high = one.quantity(name).interval(0.9)
-            compute = float(one.compute[0])
-            text = f"{number(compute)} FLOP"
+            compute = float(one.compute[0]) * (1.0 if law == own_law else BESIDE)
             error = np.array([[middle - low], [high - middle]])
-            points(ax, [compute], [middle], series=text, colour=OURS, error=error, size=6, hollow=True)
-            line(ax, [compute, compute], [low, high], series=text, colour=OURS, width=1.0, keep=False)
+            points(
+                ax,
+                [compute],
+                [middle],
+                series=f"{law}, {number(float(one.compute[0]))} FLOP",
+                colour=colour,
+                error=error,
+                size=6,
+                hollow=True,
+                label=f"by {law}" if k == 0 else None,
+            )
