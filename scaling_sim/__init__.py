@@ -16,6 +16,7 @@ _HOME = {
     "RunStore": "scaling_sim.runs.store",
     "Shape": "scaling_sim.model.shape",
     "Recipe": "scaling_sim.engine.cohort",
+    "recipe": "scaling_sim.training",
     "Cohort": "scaling_sim.engine.cohort",
     "Member": "scaling_sim.engine.cohort",
     "backends": "scaling_sim.engine.registry",

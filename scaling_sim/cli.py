@@ -10,7 +10,8 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,7 +63,8 @@ def study(
         planned = plan_study(preset, out, seed=seed)
         _show(planned.to_json(), as_json, planned.describe)
         return
-    finished = run_study(preset, out, seed=seed, say=_say, command=_command())
+    with _resumable():
+        finished = run_study(preset, out, seed=seed, say=_say, command=_command())
     _show(finished.to_json(), as_json, finished.describe)
     _exit_unless(finished.converged)
 
@@ -80,7 +82,8 @@ def sweep(
     """
     from scaling_sim.study import run_sweep_of_study
 
-    summary = run_sweep_of_study(preset, out, seed=seed, say=_say)
+    with _resumable():
+        summary = run_sweep_of_study(preset, out, seed=seed, say=_say)
     _show(summary, as_json, lambda: "\n".join(f"{key}: {value}" for key, value in summary.items()))
 
 
@@ -332,6 +335,16 @@ def backends(as_json: Json = False) -> None:
 # ------------------------------------------------------------------------------------------------ shared by the verbs
 
 
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Say on Ctrl-C that nothing is lost, and exit with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say("interrupted; the same command again resumes")
+        raise typer.Exit(130) from None
+
+
 def _read(source: Path, columns: str | None) -> Any:
     from scaling_sim.runs import parse_columns, read_runs
 
@@ -444,9 +457,6 @@ def main() -> None:
     except ScalingSimError as error:
         _say(f"error: {error}")
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, EOFError):
-        _say("interrupted; the same command again resumes")
-        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -17,6 +17,8 @@ from scaling_sim.training.planner import plan_cohorts as plan_cohorts
 from scaling_sim.training.progress import CohortLine as CohortLine
 from scaling_sim.training.progress import Progress as Progress
 from scaling_sim.training.progress import SweepSummary as SweepSummary
+from scaling_sim.training.recipes import RECIPES as RECIPES
+from scaling_sim.training.recipes import recipe as recipe
 from scaling_sim.training.schedule import kaplan_learning_rate as kaplan_learning_rate
 from scaling_sim.training.schedule import learning_rate as learning_rate
 from scaling_sim.training.schedule import learning_rates as learning_rates
