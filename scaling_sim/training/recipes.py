@@ -23,7 +23,7 @@ def recipe(name: str, shape: Shape, **changes: Any) -> Recipe:
     name : str
         ``constant``: warm-up, then constant rate by our rule for tiny models; feeds the laws of learning curves.
         ``decay``: the same with a linear decay to zero over the last fifth; feeds laws of final losses.
-        ``kaplan-2020``: Kaplan et al. 2020, section 2.2: 2.5e5 steps of 2^19 tokens, 3000 steps of warm-up, then a cosine
+        ``kaplan-2020``: Kaplan et al. 2020, section 2.2: 2.5e5 steps of 2^19 tokens, 3000 of warm-up, then a cosine
         to zero at that *fixed* horizon however short the run, peak rate by (D.1).
     shape : Shape
     changes
