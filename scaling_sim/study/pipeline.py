@@ -13,7 +13,7 @@ from scaling_sim.data import Corpus
 from scaling_sim.errors import DataError
 from scaling_sim.runs import RunRecord, RunStore, table_from_records
 from scaling_sim.study.config import StudyConfig
-from scaling_sim.study.display import SweepDisplay
+from scaling_sim.study.display import SweepDisplay, duration
 from scaling_sim.study.fits import fit_laws
 from scaling_sim.study.jobs import study_jobs, trial_jobs
 from scaling_sim.study.plan import Choices, choose, first_sizes, open_study, read_choices, write_choices
@@ -105,7 +105,11 @@ def _sweep(
     choices = read_choices(folder)
     if choices is None:
         choices, machine = choose(config, folder, corpus)
-        say(f"{machine.placement.reason}; about {choices.expected_seconds:.0f} s of training")
+        place = machine.placement
+        say(
+            f"{place.backend.name} on {place.device} in {place.precision}, {max(1, machine.num_workers)} at a time; "
+            f"about {duration(choices.expected_seconds)} of training"
+        )
         write_choices(folder, choices)
     for flag in choices.flags:
         say(f"note: {flag}")
