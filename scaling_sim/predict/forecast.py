@@ -67,6 +67,8 @@ class Forecast:
         The whole learning curve, for laws that have one.
     overfitting, stopping_step : Quantity or None
         δL (4.3) and the least step at which to stop (5.7) at B ≫ B_crit, where D is given and the law knows them.
+    backtest_coverage90 : float or None
+        Share of held-out rows inside the 90 % intervals of the back-test behind this forecast; None without one.
     """
 
     loss: Quantity
@@ -79,6 +81,7 @@ class Forecast:
     overfitting: Quantity | None = None
     stopping_step: Quantity | None = None
     notes: tuple[str, ...] = ()
+    backtest_coverage90: float | None = None
 
     @property
     def median(self) -> float:
@@ -118,6 +121,7 @@ class Forecast:
             **{key: q.to_json() for key, q in self.quantities.items()},
             **reach,
             "beyond_backtest": self.beyond_backtest,
+            "backtest_coverage90": self.backtest_coverage90,
             "notes": list(self.notes),
         }
 
@@ -177,11 +181,11 @@ def forecast(
     p = columns_of(fit)
     law_loss, form, notes = _law_loss(fit, p, run)
     tested, reach, why = _tested(fit, run, backtest)
-    shift = np.zeros(1) if tested is None else tested.discrepancy(run.C, len(law_loss), seed)[:, 0]
+    loss = law_loss if tested is None else tested.shift_loss(law_loss[:, None], p.get("E", 0.0), run.C, seed)[:, 0]
     curve = _curve(fit, p, run, tested, seed) if form == "curve" else None
     excess, stop = _early_stopping(fit, p, run)
     return Forecast(
-        Quantity("loss", law_loss * np.exp(shift), "nats"),
+        Quantity("loss", loss, "nats"),
         Quantity("loss", law_loss, "nats"),
         run,
         form,
@@ -191,6 +195,7 @@ def forecast(
         excess,
         stop,
         (*notes, *why),
+        None if tested is None else tested.coverage(),
     )
 
 
@@ -228,7 +233,7 @@ def _tested(
     if backtest == "auto":
         found = backtest_of(fit) if span is not None and span[1] < run.C else None
     if isinstance(found, Backtest):
-        return found, Reach(found.largest, found.reach_decades), ()
+        return found, Reach(found.largest, found.reach_decades), (found.caveat(),)
     return None, Reach.of(span, None), () if found is None else (found,)
 
 
@@ -241,7 +246,7 @@ def _curve(fit: Fit, p: Mapping[str, Array], run: Run, tested: Backtest | None, 
     columns |= {} if run.B is None else {"B": np.array([run.B])}
     draws = np.asarray(law.loss(p, columns), dtype=np.float64)
     if tested is not None and run.B is not None and run.N is not None:
-        draws = draws * np.exp(tested.discrepancy(6 * run.N * run.B * steps, len(draws), seed))
+        draws = tested.shift_loss(draws, p.get("E", 0.0), 6 * run.N * run.B * steps, seed)
     return Curve(steps, None if run.B is None else run.B * steps, draws)
 
 
