@@ -5,7 +5,6 @@ Exit codes: 0 fine, 1 unexpected, 2 usage, 3 a posterior did not converge, 4 bad
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scaling_sim import __version__
-from scaling_sim.errors import ConfigError, ScalingSimError
+from scaling_sim.config import json_text
+from scaling_sim.errors import ConfigError, DataError, ScalingSimError
 
 if TYPE_CHECKING:
     from scaling_sim.inference.posterior import Posterior
@@ -35,6 +35,8 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Seed = Annotated[int, typer.Option(help="Of every random choice: same seed, same numbers.")]
+StudySeed = Annotated[int | None, typer.Option(help="Replaces the study's own seed.", show_default=False)]
+NoSeed = Annotated[int, typer.Option(help="Taken by every verb; nothing here is random.", hidden=True)]
 Columns = Annotated[str | None, typer.Option(help='Ours=theirs, comma separated: "N=params,D=tokens,loss=final_loss".')]
 FitFile = Annotated[Path | None, typer.Argument(help="A fit written by `scaling-sim fit --out`.", show_default=False)]
 Constants = Annotated[str | None, typer.Option(help="A published set of constants in place of a fit.")]
@@ -47,7 +49,7 @@ Constants = Annotated[str | None, typer.Option(help="A published set of constant
 def study(
     preset: Annotated[str, typer.Argument(help="`laptop`, or a TOML file.")],
     out: Annotated[Path, typer.Option(help="Folder of the study; the same command again resumes.")] = Path("study"),
-    seed: Seed = 0,
+    seed: StudySeed = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print runs, FLOPs and expected time; train nothing.")
     ] = False,
@@ -66,6 +68,9 @@ def study(
     with _resumable():
         finished = run_study(preset, out, seed=seed, say=_say, command=_command())
     _show(finished.to_json(), as_json, finished.describe)
+    if not finished.fits:
+        _say("error: no law could be fitted to these runs; the notes above say why")
+        raise typer.Exit(DataError.exit_code)
     _exit_unless(finished.converged)
 
 
@@ -73,7 +78,7 @@ def study(
 def sweep(
     preset: Annotated[str, typer.Argument(help="`laptop`, or a TOML file.")],
     out: Annotated[Path, typer.Option(help="Folder of the study; the same command again resumes.")] = Path("study"),
-    seed: Seed = 0,
+    seed: StudySeed = None,
     as_json: Json = False,
 ) -> None:
     """Train only: the sweep of a study without fits and report.
@@ -95,6 +100,7 @@ def runs(
     source: Annotated[Path, typer.Argument(help="Study folder, CSV, Parquet or JSONL.")],
     columns: Columns = None,
     export: Annotated[Path | None, typer.Option(help="Write the validated table: .csv or .parquet.")] = None,
+    seed: NoSeed = 0,
     as_json: Json = False,
 ) -> None:
     """List, validate and export runs.
@@ -142,7 +148,7 @@ def fit(
 
 
 @app.command()
-def laws(as_json: Json = False) -> None:
+def laws(seed: NoSeed = 0, as_json: Json = False) -> None:
     """List the laws: parameters and the columns that each needs.
 
     Example: scaling-sim laws
@@ -158,19 +164,26 @@ def laws(as_json: Json = False) -> None:
 
 @app.command()
 def compare(
-    source: Annotated[Path, typer.Argument(metavar="RUNS", help="Study folder, CSV, Parquet or JSONL.")],
-    law: Annotated[list[str], typer.Option(help="Once for each law to compare.")],
+    source: Annotated[list[Path], typer.Argument(metavar="FIT...", help="Saved fits, or one table of runs and --law.")],
+    law: Annotated[list[str] | None, typer.Option(help="With runs: once for each law to fit and compare.")] = None,
     columns: Columns = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Compare laws on the same runs by PSIS-LOO (which judges interpolation only).
 
-    Example: scaling-sim compare runs.csv --law chinchilla --law power-c
+    Example: scaling-sim compare runs.csv --law chinchilla --law data-constrained
     """
     import scaling_sim as ss
 
-    comparison = ss.compare(_read(source, columns), laws=law, seed=seed)
+    if law:
+        if len(source) != 1:
+            raise ConfigError(f"--law goes with one table of runs, got {len(source)} files")
+        table = _read(source[0], columns)
+        fits = [ss.fit(table, law=name, seed=seed) for name in law]
+    else:
+        fits = [_load(path) for path in source]
+    comparison = ss.compare(fits)
     _show(comparison.to_json(), as_json, lambda: str(comparison.to_dataframe().to_string()))
 
 
@@ -182,6 +195,7 @@ def simulate(
     noise: Annotated[float, typer.Option(help="Scale of the noise on log loss.")] = 0.005,
     out: Annotated[Path | None, typer.Option(help="CSV to write; stdout without it.")] = None,
     seed: Seed = 0,
+    as_json: Json = False,
 ) -> None:
     """Draw a complete sweep from a known law: for calibration, teaching, design.
 
@@ -191,7 +205,11 @@ def simulate(
 
     truth = ss.constants(constants) if constants else {"law": law, **_parameters(parameter or [])}
     table = ss.simulate(truth, noise=noise, seed=seed)
-    table.to_csv(sys.stdout if out is None else out)
+    if out is not None or not as_json:
+        table.to_csv(sys.stdout if out is None else out)
+    if as_json:
+        rows = [] if out else table.to_dataframe().to_dict(orient="records")
+        print(json_text({"n_rows": len(table), "simulated": True, "seed": seed, "out": out, "rows": rows}))
     _say(f"{len(table)} simulated rows{f' in {out}' if out else ''}")
 
 
@@ -207,6 +225,7 @@ def forecast(
     tokens: Annotated[float | None, typer.Option(help="Tokens processed.")] = None,
     batch: Annotated[float | None, typer.Option("-B", "--batch", help="Tokens per step.")] = None,
     steps: Annotated[float | None, typer.Option("-S", "--steps", help="Parameter updates.")] = None,
+    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Loss of a run that has not been made.
@@ -218,7 +237,7 @@ def forecast(
     if n is None:
         raise ConfigError("forecast needs the model's size: -N 1e9")
     asked = {"D": d, "tokens": tokens, "B": batch, "S": steps}
-    prediction = ss.forecast(_fit_or_constants(fit_file, constants), N=n, **_given(asked))
+    prediction = ss.forecast(_fit_or_constants(fit_file, constants), N=n, seed=seed, **_given(asked))
     _predicted(prediction, as_json)
 
 
@@ -230,7 +249,11 @@ def allocate(
     pf_days: Annotated[float | None, typer.Option(help="Budget in PF-days.")] = None,
     gpu_hours: Annotated[float | None, typer.Option(help="Budget in GPU-hours; needs --flops-per-second.")] = None,
     flops_per_second: Annotated[float | None, typer.Option(help="Sustained FLOP/s of one GPU.")] = None,
+    utilisation: Annotated[float | None, typer.Option(help="Share of --flops-per-second sustained, 0 to 1.")] = None,
+    money: Annotated[float | None, typer.Option(help="Budget in money; needs --price-per-gpu-hour.")] = None,
+    price_per_gpu_hour: Annotated[float | None, typer.Option(help="In the unit of --money.")] = None,
     batch: Annotated[str, typer.Option(help="`critical`, or tokens per step.")] = "critical",
+    seed: NoSeed = 0,
     as_json: Json = False,
 ) -> None:
     """Compute-optimal N, D, B, S and loss for a budget.
@@ -239,7 +262,15 @@ def allocate(
     """
     import scaling_sim as ss
 
-    budget = {"compute": compute, "pf_days": pf_days, "gpu_hours": gpu_hours, "flops_per_second": flops_per_second}
+    budget = {
+        "compute": compute,
+        "pf_days": pf_days,
+        "gpu_hours": gpu_hours,
+        "flops_per_second": flops_per_second,
+        "utilisation": utilisation,
+        "money": money,
+        "price_per_gpu_hour": price_per_gpu_hour,
+    }
     size = batch if batch == "critical" else _number("--batch", batch)
     _predicted(ss.allocate(_fit_or_constants(fit_file, constants), batch=size, **_given(budget)), as_json)
 
@@ -249,6 +280,7 @@ def crossover(
     fit_file: FitFile = None,
     constants: Constants = None,
     method: Annotated[str | None, typer.Option(help="`appendix-b` (the default of fits) or `frontier`.")] = None,
+    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Where the compute law and the data law contradict each other (Kaplan et al. 2020, section 6.3).
@@ -257,7 +289,7 @@ def crossover(
     """
     import scaling_sim as ss
 
-    _predicted(ss.crossover(_fit_or_constants(fit_file, constants), method), as_json)
+    _predicted(ss.crossover(_fit_or_constants(fit_file, constants), method, seed=seed), as_json)
 
 
 @app.command()
@@ -267,6 +299,7 @@ def design(
         float | None, typer.Option("-C", "--compute", help="The target: N* at this budget, FLOP.")
     ] = None,
     budget: Annotated[float | None, typer.Option(help="FLOP to spend on the next runs.")] = None,
+    seed: NoSeed = 0,
     as_json: Json = False,
 ) -> None:
     """Which runs to make next so that N* at a budget becomes surer.
@@ -287,6 +320,8 @@ def design(
 def report(
     source: Annotated[Path, typer.Argument(help="Study folder or a saved fit.")],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    seed: NoSeed = 0,
+    as_json: Json = False,
 ) -> None:
     """One self-contained HTML file about a study or a single fit.
 
@@ -294,7 +329,8 @@ def report(
     """
     from scaling_sim.study import report_on
 
-    print(report_on(source, out, command=_command()))
+    written = report_on(source, out, command=_command())
+    _show({"report": str(written)}, as_json, lambda: str(written))
 
 
 @app.command()
@@ -302,6 +338,7 @@ def reproduce(
     name: Annotated[
         str, typer.Argument(help="`kaplan-arithmetic`: the paper's printed values beside its constants' own.")
     ],
+    seed: NoSeed = 0,
     as_json: Json = False,
 ) -> None:
     """A published result: its values beside ours.
@@ -315,7 +352,7 @@ def reproduce(
 
 
 @app.command()
-def backends(as_json: Json = False) -> None:
+def backends(seed: NoSeed = 0, as_json: Json = False) -> None:
     """What can train here, and why the rest cannot.
 
     Example: scaling-sim backends
@@ -365,8 +402,17 @@ def _fit_or_constants(fit_file: Path | None, constants: str | None) -> Posterior
 
     if (fit_file is None) == (constants is None):
         raise ConfigError("give a saved fit (FIT.nc) or --constants NAME, one of the two")
-    chosen: Posterior | ConstantSet = ss.constants(constants) if constants else ss.load_fit(fit_file)
+    chosen: Posterior | ConstantSet = ss.constants(constants) if constants else _load(fit_file)
     return chosen
+
+
+def _load(path: Path | None) -> Posterior:
+    import scaling_sim as ss
+
+    if path is None or not path.is_file():
+        raise DataError(f"there is no file {path}; write one with: scaling-sim fit RUNS --out {path}")
+    fit: Posterior = ss.load_fit(path)
+    return fit
 
 
 def _parameters(pairs: list[str]) -> dict[str, float]:
@@ -392,7 +438,7 @@ def _predicted(prediction: Any, as_json: bool) -> None:
 
 
 def _show(facts: Mapping[str, Any], as_json: bool, text: Callable[[], str]) -> None:
-    print(json.dumps(facts, allow_nan=False, default=str) if as_json else text())
+    print(json_text(facts) if as_json else text())
 
 
 def _lines(facts: Mapping[str, Any], indent: str = "") -> str:
@@ -403,6 +449,10 @@ def _line(key: str, value: Any, indent: str) -> str:
     if isinstance(value, Mapping) and "median" in value and "interval90" in value:
         low, high = value["interval90"]
         return f"{indent}{key:28s} {_short(value['median']):>11s}   90 %: {_short(low)} to {_short(high)}"
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        return "\n".join([f"{indent}{key}:", *(_lines(item, indent + "  ") + "\n" for item in value)])
+    if isinstance(value, list):
+        return f"{indent}{key:28s} {'; '.join(map(str, value)) or 'none'}"
     if isinstance(value, Mapping):
         return f"{indent}{key}:\n{_lines(value, indent + '  ')}" if value else f"{indent}{key:28s} none"
     return f"{indent}{key:28s} {_short(value)}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
+import math
 import os
 import re
 import tomllib
@@ -66,28 +68,59 @@ def to_record(tree: Any, record: type[T], origin: str = "configuration") -> T:
 
 
 def _suggestion(message: str, record: type[Any]) -> str:
-    match = re.search(r"unknown field `([^`]+)`", message)
-    if match is None:
-        return ""
-    known = sorted(_field_names(record))
-    close = difflib.get_close_matches(match.group(1), known, n=1)
-    return f"; did you mean `{close[0]}`?" if close else f"; known fields: {', '.join(known)}"
+    """What was meant: the nearest field of the record at the error's path, or the values that a choice has."""
+    path = re.search(r"at `\$\.?([^`]*)`", message)
+    keys = [key for key in re.split(r"[.\[\]]+", path.group(1)) if key and key != "..."] if path else []
+    field = re.search(r"unknown field `([^`]+)`", message)
+    if field is not None:
+        return _nearest(field.group(1), _fields(_at(record, keys)))
+    value = re.search(r"[Ii]nvalid enum value '?([^' ]*)'?", message)
+    return _nearest(value.group(1), _choices(_at(record, keys))) if value is not None else ""
 
 
-def _field_names(record: Any, seen: set[Any] | None = None) -> set[str]:
-    """Field names of ``record`` and of every record nested in it."""
-    seen = set() if seen is None else seen
-    if record in seen:
-        return set()
-    seen.add(record)
-    names: set[str] = set()
-    for argument in getattr(record, "__args__", ()):
-        names |= _field_names(argument, seen)
-    if isinstance(record, type) and issubclass(record, msgspec.Struct):
-        for field in msgspec.structs.fields(record):
-            names.add(field.name)
-            names |= _field_names(field.type, seen)
-    return names
+def _nearest(given: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(given, known, n=1)
+    if close:
+        return f"; did you mean `{close[0]}`?"
+    return f"; known: {', '.join(known)}" if known else ""
+
+
+def _at(annotation: Any, keys: list[str]) -> Any:
+    """Type annotation found by following ``keys`` (field names; items of a list have none) from ``annotation``."""
+    for key in keys:
+        found = {field.name: field.type for field in _struct_fields(annotation)}
+        annotation = found.get(key, annotation)
+    return annotation
+
+
+def _struct_fields(annotation: Any) -> tuple[Any, ...]:
+    """Fields of the record in an annotation: itself, an alternative of a union, or the items of a sequence."""
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        return msgspec.structs.fields(annotation)
+    return next((fields for part in getattr(annotation, "__args__", ()) if (fields := _struct_fields(part))), ())
+
+
+def _fields(annotation: Any) -> list[str]:
+    return [field.name for field in _struct_fields(annotation)]
+
+
+def _choices(annotation: Any) -> list[str]:
+    return [str(part) for part in getattr(annotation, "__args__", ()) if isinstance(part, str)]
+
+
+def json_text(tree: Any, indent: int | None = None) -> str:
+    """``tree`` as strict JSON: NaN becomes null, infinities the strings "inf" and "-inf", anything unknown its text."""
+    return json.dumps(_plain(tree), indent=indent, allow_nan=False, default=str)
+
+
+def _plain(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {str(key): _plain(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_plain(value) for value in tree]
+    if isinstance(tree, float) and not math.isfinite(tree):
+        return None if math.isnan(tree) else str(tree)
+    return tree
 
 
 def writable_folder(path: str | Path) -> Path:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
-from scaling_sim.config import Config, read_toml
+from scaling_sim.config import Config, read_toml, to_record
 from scaling_sim.data import CorpusConfig
 from scaling_sim.errors import ConfigError
+from scaling_sim.laws import get_law
 from scaling_sim.model.shape import Shape
 from scaling_sim.study.presets import PRESETS
+
+
+def _positive(stage: str, **values: float) -> None:
+    """Refuse values that are not positive and finite, by name."""
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise ConfigError(f"{stage}.{name} must be positive, got {value:g}")
 
 
 class CurveStage(Config, frozen=True):
@@ -27,6 +36,14 @@ class CurveStage(Config, frozen=True):
     seeds: int = 0
     seed_sizes: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        _positive("curves", batch_tokens=self.batch_tokens, steps=self.steps, decay_fraction=self.decay_fraction)
+        wrong = [step for step in self.branch_steps if not 0 < step <= self.steps]
+        if wrong:
+            raise ConfigError(f"curves.branch_steps must lie in 1..steps ({self.steps}), got {wrong}")
+        if self.warmup_steps < 0 or self.seeds < 0:
+            raise ConfigError("curves.warmup_steps and curves.seeds must not be negative")
+
 
 class DataStage(Config, frozen=True):
     """Data-limited runs, stopped early: every size at every D. They feed L(N, D)."""
@@ -38,6 +55,11 @@ class DataStage(Config, frozen=True):
     dropout: float = 0.0
     patience: int = 3
 
+    def __post_init__(self) -> None:
+        _positive("data", batch_tokens=self.batch_tokens, max_steps=self.max_steps, patience=self.patience)
+        if not (self.sizes and self.unique_tokens) or min(self.unique_tokens) < 1:
+            raise ConfigError("data.sizes and data.unique_tokens must name at least one size and positive amounts")
+
 
 class BatchStage(Config, frozen=True):
     """Learning curves at other batch sizes, matched in everything else: they identify B_crit(L).
@@ -47,6 +69,10 @@ class BatchStage(Config, frozen=True):
 
     sizes: tuple[int, ...]
     batches: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        for batch, steps in self.batches:
+            _positive("batches", batch_tokens=batch, steps=steps)
 
 
 class LearningRateStage(Config, frozen=True):
@@ -58,6 +84,9 @@ class LearningRateStage(Config, frozen=True):
     multiples: tuple[float, ...] = ()
     sizes: tuple[int, ...] = ()
     steps: int = 400
+
+    def __post_init__(self) -> None:
+        _positive("learning_rate", steps=self.steps, **{f"multiples[{i}]": m for i, m in enumerate(self.multiples)})
 
 
 class StudyConfig(Config, frozen=True):
@@ -85,6 +114,10 @@ class StudyConfig(Config, frozen=True):
     def __post_init__(self) -> None:
         if not self.shapes:
             raise ConfigError("a study needs at least one shape")
+        _positive("study", minutes=self.minutes, eval_points=self.eval_points, eval_sequences=self.eval_sequences)
+        _positive("study", **{f"target_pf_days[{i}]": days for i, days in enumerate(self.target_pf_days)})
+        for law in self.laws:
+            get_law(law)
         known = range(len(self.shapes))
         for stage, sizes in self._sizes_used().items():
             wrong = [size for size in sizes if size not in known]
@@ -108,8 +141,6 @@ def read_study(name: str | Path) -> StudyConfig:
     ConfigError
         Neither a preset nor a file, or a file that does not fit; the message lists the presets.
     """
-    from scaling_sim.config import to_record
-
     if str(name) in PRESETS:
         return to_record(PRESETS[str(name)], StudyConfig, origin=f"preset {name}")
     if not Path(name).is_file():

@@ -15,21 +15,32 @@ if TYPE_CHECKING:
 
 
 def fit_laws(
-    runs: RunTable, laws: Sequence[str], folder: Path, *, seed: int, say: Callable[[str], None]
+    runs: RunTable, laws: Sequence[str], folder: Path, *, seed: int, say: Callable[[str], None] | None
 ) -> tuple[dict[str, Posterior], tuple[str, ...]]:
-    """Posterior of every law that the runs can identify, and why the others cannot be had."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Posterior of every law that the runs can identify, and why the others cannot be had.
+
+    Without ``say`` saved fits are read and nothing is fitted or written.
+    """
     fits: dict[str, Posterior] = {}
     refusals = []
     for law in laws:
         path = folder / f"{law}.nc"
         try:
             rows = usable(runs, law)
-            fits[law] = _known(path, rows, seed) or _fitted(rows, law, path, seed, say)
+            found = _known(path, rows, seed) or (None if say is None else _fitted(rows, law, path, seed, say))
         except DataError as error:
             refusals.append(f"{law} was not fitted: {error}")
-            say(f"note: {refusals[-1]}")
+            (say or print_nothing)(f"note: {refusals[-1]}")
+            continue
+        if found is None:
+            refusals.append(f"{law} has not been fitted to these runs yet; run the study again")
+        else:
+            fits[law] = found
     return fits, tuple(refusals)
+
+
+def print_nothing(line: str) -> None:
+    """Say nothing."""
 
 
 def _known(path: Path, runs: RunTable, seed: int) -> Posterior | None:
@@ -49,6 +60,7 @@ def _fitted(runs: RunTable, law: str, path: Path, seed: int, say: Callable[[str]
 
     say(f"fitting {law}")
     posterior: Posterior = fit(runs, law, seed=seed, processes=min(4, os.cpu_count() or 1))
+    path.parent.mkdir(parents=True, exist_ok=True)
     posterior.save(path)
     say(f"{law}: {posterior.diagnostics.verdict}")
     return posterior
@@ -62,5 +74,5 @@ def usable(runs: RunTable, law: str) -> RunTable:
 
 
 def converged(fits: Mapping[str, Posterior]) -> bool:
-    """Whether every fit met the convergence rule."""
-    return all(posterior.converged for posterior in fits.values())
+    """Whether there is a fit and every one met the convergence rule."""
+    return bool(fits) and all(posterior.converged for posterior in fits.values())

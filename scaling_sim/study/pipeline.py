@@ -34,7 +34,7 @@ def run_study(
     preset: str | Path | StudyConfig,
     out: str | Path = "study",
     *,
-    seed: int = 0,
+    seed: int | None = None,
     say: Say | None = None,
     command: str = "",
 ) -> Study:
@@ -46,8 +46,8 @@ def run_study(
         Name of a preset, or a TOML file, or what it says.
     out : path
         Folder of the study: runs.sqlite, fits, tables, predictions.json, report.html.
-    seed : int
-        Of every random choice.
+    seed : int, optional
+        Of every random choice; the configuration's own if it is not given.
     say : callable, optional
         Receives lines of progress.
     command : str
@@ -62,38 +62,53 @@ def run_study(
     """
     began, say = time.monotonic(), say or _silent
     config, folder, corpus = open_study(preset, out, seed)
+    command = command or f"scaling-sim study {preset if isinstance(preset, str | Path) else config.name} --out {out}"
     say(f"corpus {corpus.name} {corpus.hash}: {len(corpus.splits['train']):,} training tokens")
     with RunStore(folder / STORE) as store:
         kept, choices, jobs = _sweep(config, folder, corpus, store, say)
-        records = _records(store, jobs)
+        records = records_of(store, jobs)
+    study = assemble(kept, folder, corpus, records, choices, command, say)
+    write_study(study, say)
+    say(f"done in {duration(time.monotonic() - began)}")
+    return study
+
+
+def assemble(
+    config: StudyConfig,
+    folder: Path,
+    corpus: Corpus,
+    records: tuple[RunRecord, ...],
+    choices: Choices,
+    command: str,
+    say: Say | None,
+) -> Study:
+    """A study from its finished runs; without ``say`` fits are only read, never made."""
     table = table_from_records(records, source=f"study {config.name}")
-    fits, refusals = fit_laws(table, kept.laws, folder / "fits", seed=seed, say=say)
-    predictions = predict(fits, records, kept.target_pf_days)
-    study = Study(
-        config=kept,
+    fits, refusals = fit_laws(table, config.laws, folder / "fits", seed=config.seed, say=say)
+    failed = [record.run_id for record in records if record.status == "failed"]
+    flags = (f"{len(failed)} runs failed: {', '.join(failed)}. The same command again tries them once more.",)
+    return Study(
+        config=config,
         folder=folder,
         corpus=corpus,
         records=records,
         runs=table,
         fits=fits,
-        predictions=predictions,
-        flags=(*choices.flags, *refusals),
-        planned=len(jobs),
-        command=command or f"scaling-sim study {config.name} --out {out} --seed {seed}",
+        predictions=predict(fits, config.target_pf_days),
+        flags=(*choices.flags, *refusals, *(flags if failed else ())),
+        planned=len(records),
+        command=command,
     )
-    write_study(study, say)
-    say(f"done in {time.monotonic() - began:.0f} s")
-    return study
 
 
 def run_sweep_of_study(
-    preset: str | Path, out: str | Path = "study", *, seed: int = 0, say: Say | None = None
+    preset: str | Path, out: str | Path = "study", *, seed: int | None = None, say: Say | None = None
 ) -> dict[str, Any]:
     """Train only; returns counts of runs by status."""
     config, folder, corpus = open_study(preset, out, seed)
     with RunStore(folder / STORE) as store:
         _, choices, jobs = _sweep(config, folder, corpus, store, say or _silent)
-        statuses = [record.status for record in _records(store, jobs)]
+        statuses = [record.status for record in records_of(store, jobs)]
     counts = {status: statuses.count(status) for status in sorted(set(statuses))}
     return {"store": str(folder / STORE), "runs": counts, "flags": list(choices.flags)}
 
@@ -114,15 +129,21 @@ def _sweep(
     for flag in choices.flags:
         say(f"note: {flag}")
     kept = first_sizes(config, choices.num_shapes)
-    num_tokens = len(corpus.splits["train"])
-    trials = trial_jobs(kept, corpus.hash, num_tokens, small_model_learning_rate)
+    trials = trial_jobs(kept, corpus.hash, len(corpus.splits["train"]), small_model_learning_rate)
     _train(trials, kept, folder, corpus, store, say)
-    multiples, flags = best_multiples(kept, _records(store, trials), trials)
+    choices, jobs = planned_jobs(kept, choices, corpus, store)
+    _train(jobs, kept, folder, corpus, store, say)
+    return kept, choices, jobs
+
+
+def planned_jobs(config: StudyConfig, choices: Choices, corpus: Corpus, store: RunStore) -> tuple[Choices, list[Job]]:
+    """Every run of a study whose learning-rate trials are over, and the choices that they led to."""
+    num_tokens = len(corpus.splits["train"])
+    trials = trial_jobs(config, corpus.hash, num_tokens, small_model_learning_rate)
+    multiples, flags = best_multiples(config, records_of(store, trials), trials)
     if trials:
         choices = msgspec.structs.replace(choices, multiples=multiples, flags=(*choices.flags, *flags))
-    jobs = study_jobs(kept, corpus.hash, num_tokens, _rate(kept, multiples))
-    _train(jobs, kept, folder, corpus, store, say)
-    return kept, choices, [*trials, *jobs]
+    return choices, [*trials, *study_jobs(config, corpus.hash, num_tokens, _rate(config, multiples))]
 
 
 def _train(jobs: list[Job], config: StudyConfig, folder: Path, corpus: Corpus, store: RunStore, say: Say) -> None:
@@ -162,7 +183,7 @@ def _rate(config: StudyConfig, multiples: dict[str, float]) -> Callable[[Shape],
     return rate
 
 
-def _records(store: RunStore, jobs: list[Job]) -> tuple[RunRecord, ...]:
+def records_of(store: RunStore, jobs: list[Job]) -> tuple[RunRecord, ...]:
     """The records of these jobs, in their order; other runs in the store belong to nobody here."""
     found = {record.run_id: record for record in store.records()}
     missing = [job.run_id for job in jobs if job.run_id not in found]

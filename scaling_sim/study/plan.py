@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from scaling_sim.config import Config, config_hash, writable_folder
+from scaling_sim.config import Config, writable_folder
 from scaling_sim.data import Corpus, load_corpus
 from scaling_sim.errors import ConfigError
 from scaling_sim.model.count import num_parameters
@@ -16,11 +16,14 @@ from scaling_sim.model.shape import Shape
 from scaling_sim.study.config import StudyConfig, read_study
 from scaling_sim.study.jobs import study_jobs, trial_jobs
 from scaling_sim.training import Estimate, Job, Machine, measure_machine, small_model_learning_rate
+from scaling_sim.training.job import check_branch, check_job
 
 FIT_SECONDS = 75.0
 """Set aside for fits, predictions and the report."""
 PATIENCE = 1.5
 """Sizes are dropped where a study is expected to take longer than its minutes times this: an estimate is no promise."""
+AFTER_TRAINING = ("laws", "target_pf_days", "minutes", "workers")
+"""Fields that change no run: a finished study may be run again with others."""
 FEWEST_SIZES = 3
 """A law in N needs at least these, however slow the machine."""
 
@@ -80,32 +83,68 @@ class StudyPlan:
         return "\n".join([head, *lines, "", total, *self.flags])
 
 
-def open_study(preset: str | Path | StudyConfig, out: str | Path, seed: int) -> tuple[StudyConfig, Path, Corpus]:
-    """Configuration, folder and corpus of a study; the folder is claimed for this configuration.
+def open_study(
+    preset: str | Path | StudyConfig, out: str | Path, seed: int | None = None, *, claim: bool = True
+) -> tuple[StudyConfig, Path, Corpus]:
+    """Configuration, folder and corpus of a study, after every check that needs no training.
+
+    ``seed`` replaces the configuration's own where it is given. With ``claim`` the folder is marked as this study's.
 
     Raises
     ------
     ConfigError
-        The folder cannot be written or holds another study.
+        The folder cannot be written or holds another study, or a run cannot be made from this corpus.
     """
-    given = preset if isinstance(preset, StudyConfig) else read_study(preset)
-    config: StudyConfig = msgspec.structs.replace(given, seed=seed)
+    config = preset if isinstance(preset, StudyConfig) else read_study(preset)
+    if seed is not None:
+        config = msgspec.structs.replace(config, seed=seed)
     folder = writable_folder(out)
-    claim = folder / "study.json"
-    if claim.exists() and _hash_in(claim) != config_hash(config):
-        raise ConfigError(f"{folder} holds another study (or another seed); choose another --out or remove the folder")
-    if not claim.exists():
-        claim.write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2))
+    _check_claim(folder, config)
     corpus = load_corpus(config.corpus, folder / "corpus")
     _check_context(config, corpus)
+    check_jobs(all_jobs(config, corpus), corpus)
+    if claim:
+        _write(folder / "study.json", config)
     return config, folder, corpus
 
 
-def _hash_in(claim: Path) -> str:
+def read_claim(folder: str | Path) -> StudyConfig:
+    """The study that a folder holds.
+
+    Raises
+    ------
+    ConfigError
+        It holds none, or a file that is none.
+    """
+    path = Path(folder) / "study.json"
+    if not path.is_file():
+        raise ConfigError(f"{folder} holds no study (no study.json); run: scaling-sim study laptop --out {folder}")
     try:
-        return config_hash(msgspec.json.decode(claim.read_bytes(), type=StudyConfig))
-    except msgspec.DecodeError:
-        return "unreadable"
+        return msgspec.json.decode(path.read_bytes(), type=StudyConfig)
+    except (msgspec.DecodeError, ConfigError) as error:
+        raise ConfigError(f"{path} is not a study's: {error}; choose another --out or remove it") from error
+
+
+def _check_claim(folder: Path, config: StudyConfig) -> None:
+    """Another study's runs must not be mixed in; what only fits and predictions read may change."""
+    if not (folder / "study.json").exists():
+        return
+    known = read_claim(folder)
+    names = [field.name for field in msgspec.structs.fields(StudyConfig) if field.name not in AFTER_TRAINING]
+    changed = [name for name in names if getattr(known, name) != getattr(config, name)]
+    if changed:
+        raise ConfigError(
+            f"{folder} holds another study ({known.name!r}): {', '.join(changed)} differ; "
+            "choose another --out or remove the folder"
+        )
+
+
+def check_jobs(jobs: list[Job], corpus: Corpus) -> None:
+    """Refuse runs that this corpus cannot give, before anything is trained."""
+    parents = {job.run_id: job.config for job in jobs}
+    for job in jobs:
+        check_job(job, corpus.hash, len(corpus.splits["train"]), corpus.vocab_size)
+        check_branch(job, parents)
 
 
 def _check_context(config: StudyConfig, corpus: Corpus) -> None:
@@ -120,9 +159,9 @@ def _check_context(config: StudyConfig, corpus: Corpus) -> None:
                 )
 
 
-def plan_study(preset: str | Path, out: str | Path, *, seed: int = 0) -> StudyPlan:
+def plan_study(preset: str | Path, out: str | Path, *, seed: int | None = None) -> StudyPlan:
     """What a study would do here: its corpus is built and the machine timed for a few seconds, nothing is trained."""
-    config, folder, corpus = open_study(preset, out, seed)
+    config, folder, corpus = open_study(preset, out, seed, claim=False)
     choices, machine = choose(config, folder, corpus)
     kept = first_sizes(config, choices.num_shapes)
     estimate = machine.estimate(all_jobs(kept, corpus))
@@ -152,10 +191,15 @@ def read_choices(folder: Path) -> Choices | None:
 
 
 def write_choices(folder: Path, choices: Choices) -> None:
-    """Keep the decisions beside the runs, whole or not at all."""
-    part = folder / "choices.json.part"
-    part.write_bytes(msgspec.json.format(msgspec.json.encode(choices), indent=2))
-    part.replace(folder / "choices.json")
+    """Keep the decisions beside the runs."""
+    _write(folder / "choices.json", choices)
+
+
+def _write(path: Path, record: Config) -> None:
+    """Whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2))
+    part.replace(path)
 
 
 def first_sizes(config: StudyConfig, num_shapes: int) -> StudyConfig:

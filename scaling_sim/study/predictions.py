@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from scaling_sim.errors import DataError, LawError
+import numpy as np
+
+from scaling_sim.errors import ConfigError, DataError, LawError
 from scaling_sim.laws.constants import PF_DAY
-from scaling_sim.runs import RunRecord
 
 if TYPE_CHECKING:
     from scaling_sim.inference.posterior import Posterior
-    from scaling_sim.predict import Allocation, Crossover
+    from scaling_sim.predict import Allocation, Crossover, Forecast
 
+NEXT = 2.5
+"""How much larger the next run is, in N and in tokens."""
 IDENTIFYING_SHARE = 0.5
 """A batch sweep identifies B_crit only if some batch exceeds this share of it."""
 
@@ -25,7 +29,10 @@ class Predictions:
     allocations: tuple[Allocation, ...] = ()
     crossover: Crossover | None = None
     crossover_refusal: str = ""
+    forecasts: tuple[Forecast, ...] = ()
     backtest: Any = None
+    notes: tuple[str, ...] = ()
+    """What a reader must know before using these numbers."""
     not_identified: tuple[str, ...] = ()
     """Parameters that the design cannot identify, whatever the posterior says."""
     refusals: Mapping[str, str] = field(default_factory=dict)
@@ -36,13 +43,15 @@ class Predictions:
             "allocations": [one.to_json() for one in self.allocations],
             "crossover": None if self.crossover is None else self.crossover.to_json(),
             "crossover_refusal": self.crossover_refusal,
+            "forecasts": [one.to_json() for one in self.forecasts],
             "backtest": None if self.backtest is None else self.backtest.to_json(),
             "not_identified": list(self.not_identified),
+            "notes": list(self.notes),
             "refusals": dict(self.refusals),
         }
 
 
-def predict(fits: Mapping[str, Posterior], records: Sequence[RunRecord], pf_days: Sequence[float]) -> Predictions:
+def predict(fits: Mapping[str, Posterior], pf_days: Sequence[float]) -> Predictions:
     """Every prediction that the fits allow; allocations for budgets of ``pf_days``."""
     budgets = [days * PF_DAY for days in pf_days]
     allocations, refusals = _allocations(fits, budgets)
@@ -52,8 +61,10 @@ def predict(fits: Mapping[str, Posterior], records: Sequence[RunRecord], pf_days
         allocations=allocations,
         crossover=found,
         crossover_refusal=refusal,
+        forecasts=_forecasts(fits),
         backtest=tested,
-        not_identified=_not_identified(fits, records),
+        notes=_batch_reach(fits, allocations),
+        not_identified=_not_identified(fits),
         refusals=refusals,
     )
 
@@ -74,7 +85,7 @@ def _crossover(fits: Mapping[str, Posterior]) -> tuple[Crossover | None, str]:
     from scaling_sim.predict import crossover
     from scaling_sim.predict.backtest import backtest_of
 
-    joint = next((fits[law] for law in ("kaplan", "kaplan-floor") if law in fits), None)
+    joint = _joint(fits)
     if joint is None:
         return None, "it needs a joint kaplan fit, which these runs did not allow"
     tested = backtest_of(joint)
@@ -95,11 +106,56 @@ def _backtest(fits: Mapping[str, Posterior], refusals: dict[str, str]) -> Any:
     return None
 
 
-def _not_identified(fits: Mapping[str, Posterior], records: Sequence[RunRecord]) -> tuple[str, ...]:
-    """B*, S_c and S_min, if no batch of the sweep came near the critical one (by the gradient noise scale)."""
-    batches = [record.config.recipe.batch_tokens for record in records if "curve" in record.purposes]
-    scales = [point.noise_scale for record in records for point in record.curve[-1:] if point.noise_scale]
-    if not batches or not scales or not any("B_star" in fit.draws for fit in fits.values()):
+def _not_identified(fits: Mapping[str, Posterior]) -> tuple[str, ...]:
+    """B*, S_c and S_min, if no batch exceeds half the critical one at the median loss of the learning curves."""
+    joint = _joint(fits)
+    if joint is None:
         return ()
-    critical = sorted(scales)[len(scales) // 2]
-    return () if max(batches) > IDENTIFYING_SHARE * critical else ("B_star", "S_c", "S_min")
+    from scaling_sim.laws.kaplan import critical_batch
+
+    curve = joint.runs.curve
+    critical = critical_batch(np.median(joint.runs.loss[curve]), joint.draws)
+    largest = float(np.nanmax(joint.runs.B[curve]))
+    return () if largest > IDENTIFYING_SHARE * float(np.median(critical)) else ("B_star", "S_c", "S_min")
+
+
+def _batch_reach(fits: Mapping[str, Posterior], allocations: Sequence[Allocation]) -> tuple[str, ...]:
+    """Where allocations take B_crit at losses that no batch sweep covers."""
+    joint = _joint(fits)
+    if joint is None:
+        return ()
+    runs = joint.runs
+    usual = np.median(runs.B[runs.curve])
+    swept = runs.curve & (usual != runs.B)
+    if not swept.any():
+        return ("Only one batch was trained: B_crit, and every B, S and C_min that rests on it, is prior.",)
+    low, largest = float(runs.loss[swept].min()), float(runs.B[swept].max())
+    plans = [plan for plan in allocations if plan.header["law"] == joint.law_name and "B" in plan.draws]
+    lowest = min((float(np.median(plan.draws["loss"], axis=0).min()) for plan in plans), default=low)
+    if lowest >= low:
+        return ()
+    return (
+        f"B_crit was measured at losses down to {low:.2f} nats and batches up to {largest:,.0f} tokens; the batches of "
+        f"the compute-optimal models (losses down to {lowest:.2f}) are an extrapolation of it.",
+    )
+
+
+def _joint(fits: Mapping[str, Posterior]) -> Posterior | None:
+    return next((fits[law] for law in ("kaplan", "kaplan-floor") if law in fits), None)
+
+
+def _forecasts(fits: Mapping[str, Posterior]) -> tuple[Forecast, ...]:
+    """Loss of the next larger run, `NEXT` times the largest N on `NEXT` times its tokens, by each law."""
+    from scaling_sim.predict import forecast
+
+    found = []
+    for fit in fits.values():
+        runs, rows = fit.runs, fit.data.row
+        N, tokens = NEXT * float(runs.N[rows].max()), NEXT * float(runs.tokens[rows].max())
+        asked: dict[str, Any] = {"tokens": tokens}
+        if _joint({fit.law_name: fit}) is not None:
+            batch = float(np.nanmedian(runs.B[rows]))
+            asked = {"B": batch, "S": tokens / batch}
+        with contextlib.suppress(LawError, ConfigError):  # a law that does not predict losses has no forecast
+            found.append(forecast(fit, N=N, **asked))
+    return tuple(found)

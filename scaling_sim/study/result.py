@@ -97,12 +97,13 @@ class Study:
             allocations=made.allocations,
             crossover=made.crossover,
             crossover_refusal=made.crossover_refusal,
+            forecasts=made.forecasts,
             backtest=made.backtest,
             corpus=corpus_facts(self.corpus),
             environment=environment(),
             seed=self.config.seed,
             command=self.command,
-            flags=self.flags,
+            flags=(*self.flags, *made.notes),
             not_identified=weak,
             planned=self.planned,
         )
@@ -121,4 +122,4 @@ def study_fingerprint(study: Study) -> str:
     from scaling_sim.config import config_hash
 
     tree = {key: value for key, value in study.to_json().items() if key != "report"}
-    return config_hash(msgspec.to_builtins(tree, enc_hook=str), study.runs.data_hash, study.command, __version__)
+    return config_hash(msgspec.to_builtins(tree, enc_hook=str), study.runs.data_hash, __version__)

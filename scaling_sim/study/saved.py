@@ -1,68 +1,69 @@
-"""Finished studies and saved fits, opened again."""
+"""Finished studies and saved fits, opened again: nothing is trained, fitted or written."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from scaling_sim.data import load_corpus
 from scaling_sim.errors import ConfigError
-from scaling_sim.study.pipeline import run_study
+from scaling_sim.runs import RunStore
+from scaling_sim.study.pipeline import STORE, assemble, planned_jobs, records_of
+from scaling_sim.study.plan import first_sizes, read_choices, read_claim
+from scaling_sim.study.predictions import predict
 from scaling_sim.study.result import Study
+
+if TYPE_CHECKING:
+    from scaling_sim.report import ReportData
 
 
 def load_study(folder: str | Path) -> Study:
-    """A study that was run before: everything is read, whatever is missing is made.
+    """A study that was run before, as far as it went.
 
     Raises
     ------
     ConfigError
-        The folder holds no study.
+        The folder holds no study, or one whose training has not begun.
     """
-    import msgspec
-
-    from scaling_sim.study.config import StudyConfig
-
-    claim = Path(folder) / "study.json"
-    if not claim.is_file():
-        raise ConfigError(f"{folder} holds no study (no study.json); run: scaling-sim study laptop --out {folder}")
-    config = msgspec.json.decode(claim.read_bytes(), type=StudyConfig)
-    return run_study(config, folder, seed=config.seed)
+    folder = Path(folder)
+    config, choices = read_claim(folder), read_choices(folder)
+    if choices is None:
+        raise ConfigError(f"the study in {folder} has not been trained yet; run it first")
+    corpus = load_corpus(config.corpus, folder / "corpus")
+    kept = first_sizes(config, choices.num_shapes)
+    with RunStore(folder / STORE, create=False) as store:
+        choices, jobs = planned_jobs(kept, choices, corpus, store)
+        records = records_of(store, jobs)
+    command = f"scaling-sim study {config.name} --out {folder} --seed {config.seed}"
+    return assemble(kept, folder, corpus, records, choices, command, None)
 
 
 def report_on(source: str | Path, out: str | Path, *, command: str = "") -> Path:
     """Write the report of a study's folder or of a saved fit to ``out``; returns its path."""
     from scaling_sim.report import write_report
 
-    if Path(source).is_dir():
-        return write_report(load_study(source).report_data(), out)
-    return write_report(_fit_report(Path(source), command), out)
+    data = load_study(source).report_data() if Path(source).is_dir() else _fit_report(Path(source), command)
+    return write_report(data, out)
 
 
-def _fit_report(path: Path, command: str) -> Any:
-    """Report of one fit: its runs, parameters, diagnostics, and what it predicts."""
+def _fit_report(path: Path, command: str) -> ReportData:
+    """Report of one fit: runs, parameters, diagnostics, and what it says of 1, 10 and 100 times the largest budget."""
     from scaling_sim.inference import load_fit
+    from scaling_sim.laws.constants import PF_DAY
     from scaling_sim.report import ReportData, environment
-    from scaling_sim.study.predictions import Predictions
 
     fit = load_fit(path)
-    made: Predictions = predictions_of(fit)
+    largest = float(fit.runs.C.max()) / PF_DAY
+    made = predict({fit.law_name: fit}, [largest * factor for factor in (1, 10, 100)])
     return ReportData(
         title=f"{fit.law_name} fitted to {Path(fit.runs.source).name or 'runs'}",
         fits={fit.law_name: fit},
         allocations=made.allocations,
         crossover=made.crossover,
         crossover_refusal=made.crossover_refusal,
+        forecasts=made.forecasts,
         backtest=made.backtest,
         environment=environment(),
         seed=fit.seed,
         command=command,
     )
-
-
-def predictions_of(fit: Any) -> Any:
-    """Predictions of a single fit, for budgets of 1, 10 and 100 times the largest run's."""
-    from scaling_sim.laws.constants import PF_DAY
-    from scaling_sim.study.predictions import predict
-
-    largest = float(fit.runs.C.max())
-    return predict({fit.law_name: fit}, (), [largest * factor / PF_DAY for factor in (1, 10, 100)])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+from scaling_sim.config import json_text
 from scaling_sim.study.result import Study, study_fingerprint
 
 
@@ -17,7 +17,7 @@ def write_study(study: Study, say: Callable[[str], None]) -> None:
     mark, fingerprint = study.folder / "report.key", study_fingerprint(study)
     if mark.exists() and mark.read_text() == fingerprint and study.report_path.exists():
         return
-    _write(study.folder / "predictions.json", json.dumps(study.to_json(), indent=2, default=str) + "\n")
+    _write(study.folder / "predictions.json", json_text(study.to_json(), indent=2) + "\n")
     write_tables(study)
     say("writing the report")
     write_report(study.report_data(), study.report_path)

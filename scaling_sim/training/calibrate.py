@@ -16,6 +16,7 @@ from scaling_sim.model.shape import Shape
 from scaling_sim.training.estimate import Estimate, Speed, calibration_plans, estimate_seconds
 from scaling_sim.training.executor import Executor
 from scaling_sim.training.job import Job, merge_jobs
+from scaling_sim.training.memory import check_memory
 from scaling_sim.training.messages import Event, Failed, Lost, Time, Timed
 from scaling_sim.training.placement import Placement, choose_backend, default_workers
 from scaling_sim.training.planner import CohortPlan, plan_cohorts
@@ -74,6 +75,8 @@ def measure_machine(
     merged = merge_jobs(jobs)
     placement = choose_backend(plan_cohorts(merged, max_members=1), backend, device, precision)
     num_workers = default_workers(workers, placement)
+    for plan in plan_cohorts(merged, max_members=placement.max_members):
+        check_memory(plan.task().cohort(), placement.backend, placement.device, precision, num_workers)
     plans = calibration_plans(plan_cohorts(merged, max_members=placement.max_members))
     with tempfile.TemporaryDirectory(prefix="scaling-sim-") as scratch:
         executor = start_executor(placement, corpus.splits, num_workers, Path(scratch))

@@ -93,6 +93,28 @@ def test_a_single_epoch_law_has_no_crossover(fit_file: Path) -> None:
     assert "no crossover from 'chinchilla'" in run("crossover", str(fit_file), expect=4).stderr
 
 
+def test_every_verb_takes_json_and_seed() -> None:
+    verbs = ("study", "sweep", "runs", "fit", "laws", "compare", "simulate", "forecast", "allocate", "crossover")
+    for verb in (*verbs, "design", "report", "reproduce", "backends"):
+        outcome = run(verb, "--json", "--seed", "1", "--no-such-option", expect=2)
+        assert "no-such-option" in outcome.stderr.replace("\n", "")
+
+
+def test_budgets_in_money_and_hours(fit_file: Path) -> None:
+    hours = as_json(
+        "allocate", str(fit_file), "--gpu-hours", "100", "--flops-per-second", "1e15", "--utilisation", "0.4"
+    )
+    price = ("--money", "200", "--price-per-gpu-hour", "2", "--flops-per-second", "4e14")
+    assert hours["compute_flop"] == pytest.approx(as_json("allocate", str(fit_file), *price)["compute_flop"])
+
+
+def test_laws_are_compared_on_the_same_rows(fit_file: Path) -> None:
+    other = fit_file.with_name("power.nc")
+    run("fit", str(fit_file.with_name("runs.csv")), "--law", "power-c", "--out", str(other))
+    facts = as_json("compare", str(fit_file), str(other))
+    assert next(iter(facts["elpd"])) == "chinchilla"
+
+
 def test_a_report_of_a_fit(fit_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     assert run("report", str(fit_file), "--out", str(out)).stdout.strip() == str(out)
@@ -139,6 +161,11 @@ def test_usage_errors_exit_with_2(fit_file: Path, tmp_path: Path) -> None:
     assert "valid" in run("crossover", "--constants", "kaplan", expect=2).stderr
     assert "one of the two" in run("allocate", "--compute", "1e20", expect=2).stderr
     run("no-such-verb", expect=2)
+    for verb in (("fit", str(fit_file.with_name("runs.csv"))), ("simulate",)):
+        outcome = run(*verb, "--law", "chinchila", expect=2)
+        assert "chinchilla" in outcome.stderr
+        assert "Traceback" not in outcome.stderr
+    assert "there is no file" in run("allocate", str(tmp_path / "none.nc"), "--compute", "1e20", expect=4).stderr
     run("fit", "missing.csv", expect=4)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import scaling_sim as ss
 from scaling_sim.errors import ConfigError, StoreError
 from scaling_sim.runs import RunRecord, RunStore
-from scaling_sim.study import load_study, plan_study, run_study
+from scaling_sim.study import load_study, plan_study, report_on, run_study
 from scaling_sim.study.config import read_study
 from scaling_sim.study.plan import first_sizes
 
@@ -87,9 +88,71 @@ def _peek(store: Path) -> list[RunRecord]:
         return []
 
 
-def test_a_folder_belongs_to_one_study(finished: ss.Study) -> None:
-    with pytest.raises(ConfigError, match="holds another study"):
+def test_a_folder_belongs_to_one_study(finished: ss.Study, study_file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"holds another study \('tiny'\): name, shapes"):
         run_study("laptop", finished.folder)
+    with pytest.raises(ConfigError, match="seed differ"):
+        run_study(study_file, finished.folder, seed=1)
+
+
+def test_what_only_predictions_read_may_change(finished: ss.Study, study_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished.folder, folder)
+    path = study_file.with_name("later.toml")
+    path.write_text("target_pf_days = [1e-3]\n" + study_file.read_text())
+    again = run_study(path, folder)
+    assert again.predictions.allocations[0].compute.tolist() == [8.64e16]
+    assert losses(folder) == losses(finished.folder)
+
+
+def test_opening_a_study_writes_nothing(finished: ss.Study, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished.folder, folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    report_on(folder, tmp_path / "report.html")
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert {path for path in after if after[path] != before.get(path)} <= {folder / "runs.sqlite-shm"}
+    assert (tmp_path / "report.html").stat().st_size > 100_000
+
+
+def test_a_study_without_a_fit_is_no_success(study_file: Path, finished: ss.Study, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished.folder, folder)
+    path = study_file.with_name("kaplan.toml")
+    path.write_text(study_file.read_text().replace('laws = ["chinchilla"]', 'laws = ["kaplan"]'))
+    again = run_study(path, folder)
+    assert not again.converged
+    assert any("kaplan was not fitted" in flag for flag in again.flags)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('laws = ["chinchilla"]', 'laws = ["chinchila"]', "chinchilla"),
+        ("minutes = 3.0", "minutes = -1.0", "study.minutes must be positive"),
+        ("branch_steps = [10, 25, 60]", "branch_steps = [10, 600]", "branch_steps must lie in"),
+        ("batch_tokens = 64", "batch_tokens = 50", "multiple of n_ctx"),
+        ("minutes = 3.0", "minutes = 3.0\ntarget_pf_days = [-1.0]", "target_pf_days"),
+        ("n_layer = 2\nd_model = 8", "n_layer = 200\nd_model = 20000", "GiB"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_trained(
+    study_file: Path, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    path = study_file.with_name("mistake.toml")
+    text = study_file.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ConfigError, match=message):
+        run_study(path, tmp_path / "out")
+    assert not (tmp_path / "out" / "choices.json").exists()
+
+
+def test_the_seed_of_a_file_is_kept(study_file: Path, tmp_path: Path) -> None:
+    path = study_file.with_name("seed.toml")
+    path.write_text("seed = 7\n" + study_file.read_text())
+    assert plan_study(path, tmp_path / "a").config.seed == 7
+    assert plan_study(path, tmp_path / "a", seed=3).config.seed == 3
 
 
 def test_a_dry_run_trains_nothing(study_file: Path, tmp_path: Path) -> None:
