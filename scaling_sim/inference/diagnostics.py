@@ -19,6 +19,8 @@ MIN_LENGTH = 50.0
 """Steps of each ensemble after the burn-in, in autocorrelation times."""
 NOT_IDENTIFIED = 0.7
 """Ratio of posterior to prior standard deviation above which a parameter is not identified by the data."""
+LOG_RANGE = (-745.0, 710.0)
+"""Logarithms of the smallest and largest float: what lies beyond counts as this in diagnostics."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,19 @@ def diagnose(chain: Array, coordinates: Sequence[Coordinate], *, min_ess: float,
 
 
 def parameter_diagnostics(chain: Array, law: Law, centre: Centre, num_law: int) -> dict[str, dict[str, float]]:
-    """``r_hat``, ``ess`` and ``mcse`` (of the mean) of each natural parameter, from the whole chain."""
+    """``r_hat``, ``ess`` and ``mcse`` (of the mean) of each natural parameter, from the whole chain.
+
+    A scale constant is diagnosed in its logarithm, as it is sampled: where the data leave it free it may leave the
+    range of floats (N_c = 0 or ∞), and its mean then has no standard error (NaN).
+    """
     flat = chain[..., :num_law].reshape(-1, num_law)
-    natural = np.stack(list(law.to_parameters(flat, centre).values()), axis=-1).reshape(*chain.shape[:3], -1)
-    tau = integrated_time(np.log(natural))
-    ess = np.prod(chain.shape[:3]) / tau
-    r_hat, mcse = ensemble_r_hat(natural, tau), natural.std(axis=(0, 1, 2)) / np.sqrt(ess)
+    with np.errstate(all="ignore"):
+        natural = np.stack(list(law.to_parameters(flat, centre).values()), axis=-1).reshape(*chain.shape[:3], -1)
+        logs = np.nan_to_num(np.log(natural), nan=0.0, posinf=LOG_RANGE[1], neginf=LOG_RANGE[0])
+        tau = integrated_time(logs)
+        ess = np.prod(chain.shape[:3]) / tau
+        r_hat, mcse = ensemble_r_hat(logs, tau), natural.std(axis=(0, 1, 2)) / np.sqrt(ess)
+    mcse = np.where(np.isfinite(mcse), mcse, np.nan)
     rows = zip(law.parameters, r_hat.tolist(), ess.tolist(), mcse.tolist(), strict=True)
     return {name: {"r_hat": r, "ess": e, "mcse": m} for name, r, e, m in rows}
 
@@ -116,9 +125,10 @@ def identifiability(u: Array, coordinates: Sequence[Coordinate], law: Law, centr
     u : (n_draws, n_coordinates) posterior draws, the law's coordinates first
     """
     ratio = dict(zip((c.name for c in coordinates), (u.std(axis=0) / moments(coordinates)[1]).tolist(), strict=True))
-    natural = law.to_parameters(u[:, : len(law.coordinates(centre))], centre)
+    with np.errstate(all="ignore"):
+        natural = law.to_parameters(u[:, : len(law.coordinates(centre))], centre)
     for name, prior_sd in exponent_sds(law, centre).items():
-        values = np.log(natural["E"]) if name == "log E" else natural[name]
+        values = np.log(np.maximum(natural["E"], 1e-300)) if name == "log E" else natural[name]
         ratio[name] = float(np.std(values)) / prior_sd
     return ratio
 

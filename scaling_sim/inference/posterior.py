@@ -171,7 +171,8 @@ class Posterior:
         }
 
     def _row(self, name: str, values: Array) -> dict[str, float | str]:
-        low90, low50, median, high50, high90 = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95]).tolist()
+        with np.errstate(all="ignore"):  # a scale that the data leave free may reach 0 or ∞
+            low90, low50, median, high50, high90 = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95]).tolist()
         known = self.parameter_diagnostics.get(name, {})
         return {
             "parameter": name,

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import contextlib
+import json
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from scaling_sim.errors import ConvergenceWarning, DataError
+from scaling_sim.errors import ConvergenceWarning, DataError, DesignError
 from scaling_sim.inference import Posterior, compare, fit, load_fit
-from tests.inference.support import KAPLAN, chinchilla, epoch, joint
+from scaling_sim.inference.design import allowed_laws
+from scaling_sim.inference.diagnostics import parameter_diagnostics
+from scaling_sim.laws import get_law
+from tests.inference.support import KAPLAN, chinchilla, epoch, joint, table
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +144,31 @@ def test_a_single_batch_leaves_the_critical_batch_to_its_prior() -> None:
     assert "alpha_B" in found.not_identified
     assert any("only one batch" in note for note in found.notes)
     assert any("not identified by these runs" in note and "alpha_B" in note for note in found.notes)
+
+
+@pytest.mark.filterwarnings("ignore::scaling_sim.errors.ConvergenceWarning")
+def test_scales_that_the_data_leave_free_raise_nothing(tmp_path: Path) -> None:
+    """A loss that hardly depends on N or D: N_c and D_c run from 0 to ∞, beyond the range of floats."""
+    rng = np.random.default_rng(0)
+    N, D = np.repeat(np.geomspace(1e4, 1e6, 4), 6), np.tile(np.geomspace(1e6, 1e8, 6), 4)
+    loss = 3.0 * (N * D / 1e12) ** -0.002 * np.exp(rng.normal(0, 0.02, len(N)))
+    runs = table(N=N, D=D, tokens=D, loss=loss, stopped=np.arange(len(N)) >= 12)
+    fitted = []
+    for law in allowed_laws(runs):
+        with contextlib.suppress(DesignError):  # too few rows in its role
+            found = fit(runs, law, max_steps=200)
+            assert load_fit(found.save(tmp_path / f"{law}.nc")).summary().equals(found.summary())
+            json.dumps(found.to_json(), allow_nan=False)
+            fitted.append(law)
+    assert {"power-n", "power-d", "kaplan-nd", "chinchilla"} <= set(fitted)
+
+
+@pytest.mark.parametrize("ends", [(-900.0, 900.0), (800.0, 900.0), (-900.0, -800.0)])
+def test_constants_beyond_the_range_of_floats_are_diagnosed(ends: tuple[float, float]) -> None:
+    """L = 1 at the centre gives N_c = exp(u/α): with u/α in ±900 it is 0 or ∞."""
+    rng = np.random.default_rng(1)
+    chain = np.stack([rng.uniform(*ends, (4, 50, 32)), np.zeros((4, 50, 32))], axis=-1)
+    centre = {"log_N": 0.0, "log_loss": 0.0}
+    found = parameter_diagnostics(chain, get_law("power-n"), centre, 2)
+    assert 0 < found["N_c"]["ess"] <= 4 * 50 * 32
+    assert np.isnan(found["N_c"]["mcse"]) or ends[1] < 0
