@@ -172,7 +172,7 @@ def compare(
 ) -> None:
     """Compare laws on the same runs by PSIS-LOO (which judges interpolation only).
 
-    Example: scaling-sim compare runs.csv --law chinchilla --law data-constrained
+    Example: scaling-sim compare study --law kaplan --law kaplan-floor
     """
     import scaling_sim as ss
 
