@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling_sim.errors import ConvergenceError
+from scaling_sim.errors import ConfigError, ConvergenceError
 from scaling_sim.inference.design import prepare
 from scaling_sim.inference.optimum import Mode, huber, levenberg_marquardt, maximise
 from scaling_sim.inference.priors import draw_prior
@@ -72,11 +72,15 @@ def point_fit(
 
     Raises
     ------
+    ConfigError
+        An unknown law or objective, or a threshold that is not positive.
     DesignError
         The runs cannot identify the law.
     ConvergenceError
         No start led to a finite objective.
     """
+    if not delta > 0:
+        raise ConfigError(f"delta, the threshold of the Huber loss, must be positive, got {delta}")
     table, form = read_runs(runs, columns), get_law(law)
     target = LogPosterior(form, prepare(table, form))
     if objective == "huber":
@@ -85,7 +89,7 @@ def point_fit(
         mode, agreed = posterior_mode(target)
         u, value = mode.u[: target.num_law], -mode.value
     else:
-        raise ValueError(f'objective must be "huber" or "posterior", got {objective!r}')
+        raise ConfigError(f'objective must be "huber" or "posterior", got {objective!r}')
     return PointFit(
         law=form,
         parameters=natural_point(target, u),

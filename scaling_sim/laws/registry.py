@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
+from scaling_sim.errors import ConfigError
 from scaling_sim.laws.base import Law
 
 _BUILT_IN = {
@@ -32,19 +34,28 @@ def get_law(name: str | Law, **options: Any) -> Law:
 
     Raises
     ------
-    ValueError
-        The name is unknown; the message lists the valid ones.
+    ConfigError
+        The name is unknown, or not one with these options; the message suggests the nearest and lists the valid ones.
     """
     if isinstance(name, Law):
         return name
+    cls = _class(name)
+    try:
+        return cls(**options)
+    except TypeError as error:
+        raise ConfigError(f"{name} has no such options: {', '.join(options)} ({error})") from error
+
+
+def _class(name: str) -> type[Law]:
     if name in _REGISTERED:
-        return _REGISTERED[name](**options)
+        return _REGISTERED[name]
     if name not in _BUILT_IN:
-        raise ValueError(f"law must be one of {', '.join(law_names())}; got {name!r}")
+        close = get_close_matches(str(name).lower().replace("_", "-"), law_names(), n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"law must be one of {', '.join(law_names())}; got {name!r}{hint}")
     module, cls = _BUILT_IN[name].split(":")
-    law = getattr(import_module(f"scaling_sim.laws.{module}"), cls)(**options)
-    assert isinstance(law, Law)
-    return law
+    found: type[Law] = getattr(import_module(f"scaling_sim.laws.{module}"), cls)
+    return found
 
 
 def register_law(cls: type[Law]) -> type[Law]:
@@ -52,10 +63,10 @@ def register_law(cls: type[Law]) -> type[Law]:
 
     Raises
     ------
-    ValueError
+    ConfigError
         The name belongs to one of our laws.
     """
     if cls.name in _BUILT_IN:
-        raise ValueError(f"a law's name must not be one of ours ({', '.join(_BUILT_IN)}); got {cls.name!r}")
+        raise ConfigError(f"a law's name must not be one of ours ({', '.join(_BUILT_IN)}); got {cls.name!r}")
     _REGISTERED[cls.name] = cls
     return cls

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaling_sim.errors import DesignError
+from scaling_sim.errors import ConfigError, DesignError
 from scaling_sim.inference.design import prepare
 from scaling_sim.inference.optimum import huber
 from scaling_sim.inference.point import point_fit
@@ -153,3 +153,10 @@ def test_less_than_a_decade_is_noted() -> None:
     runs = chinchilla(0.34, 0.28)
     near = runs.select((runs.N > 1e9) & (runs.N < 9e9), "N far away")
     assert any("N spans" in note and "alpha" in note for note in point_fit(near).notes)
+
+
+def test_unknown_objectives_and_thresholds_are_mistakes_of_configuration() -> None:
+    with pytest.raises(ConfigError, match='must be "huber" or "posterior"'):
+        point_fit(chinchilla(0.34, 0.28, size=12), objective="squares")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="must be positive, got 0"):
+        point_fit(chinchilla(0.34, 0.28, size=12), delta=0)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scaling_sim.errors import ConfigError
 from scaling_sim.laws import Law, get_law, law_names, register_law
 from scaling_sim.laws.base import log_expm1, log_sum_exp
 from scaling_sim.laws.power import PowerLaw
@@ -111,9 +112,15 @@ def test_log_expm1(x: float) -> None:
     np.testing.assert_allclose(log_expm1(x), np.log(np.expm1(x)), rtol=1e-9, atol=1e-12)
 
 
-def test_unknown_law_lists_the_valid_names() -> None:
-    with pytest.raises(ValueError, match="chinchilla, data-constrained; got 'chinchila'"):
-        get_law("chinchila")
+@pytest.mark.parametrize(("name", "nearest"), [("chinchila", "chinchilla"), ("kaplan_nd", "kaplan-nd")])
+def test_unknown_law_lists_the_valid_names_and_suggests_the_nearest(name: str, nearest: str) -> None:
+    with pytest.raises(ConfigError, match=rf"chinchilla, data-constrained.*; got '{name}'; did you mean {nearest}\?"):
+        get_law(name)
+
+
+def test_options_that_a_law_lacks_are_named() -> None:
+    with pytest.raises(ConfigError, match="chinchilla has no such options: shared"):
+        get_law("chinchilla", shared=False)
 
 
 def test_a_users_law_is_one_small_class() -> None:
@@ -128,7 +135,7 @@ def test_a_users_law_is_one_small_class() -> None:
 
     assert "width" in law_names()
     assert isinstance(get_law("width"), WidthLaw)
-    with pytest.raises(ValueError, match="must not be one of ours"):
+    with pytest.raises(ConfigError, match="must not be one of ours"):
         register_law(type("Bad", (WidthLaw,), {"name": "chinchilla"}))
     with pytest.raises(TypeError, match="must define loss or log_loss"):
         type("Empty", (Law,), {"name": "empty"})
