@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling_sim.config import config_hash
 from scaling_sim.errors import ConfigError, LawError
 from scaling_sim.laws import get_law, kaplan
 from scaling_sim.laws.base import Law, Parameters
@@ -60,21 +61,24 @@ def simulate(
     draw : "point", "random" or int
         Which draw of a posterior is the truth.
     seed : int
+        Same seed, law and parameters: same numbers. Different truths have independent errors under one seed.
 
     Returns
     -------
     RunTable
         Extra columns: ``purpose``, ``seed`` and ``expected_loss`` (nats per token, without noise).
     """
+    if seed < 0:
+        raise ConfigError(f"seed must not be negative, got {seed}")
     if not 0 <= diverged < 1:
         raise ConfigError(f"diverged, a share of runs, must lie in [0, 1), got {diverged}")
-    rng = np.random.default_rng(seed)
-    form, given = _truth(truth, law, draw, rng)
+    form, given = _truth(truth, law, draw, seed)
     if form.response != "loss":
         raise LawError(f"{form.name} gives no loss; simulate kaplan, which contains it")
     design = default_design(form) if design is None else design
     layout = design.layout()
     parameters = _complete(form, given, layout)
+    rng = _generator(seed, form, parameters)
     log_loss = _expected(form, parameters, layout)
     columns = _columns(layout, form, parameters, log_loss)
     errors = _errors(layout, noise_by_role(truth, noise), rng)
@@ -82,9 +86,7 @@ def simulate(
     return _drop_diverged(table, diverged, rng)
 
 
-def _truth(
-    truth: Any, law: str | Law | None, draw: str | int, rng: np.random.Generator
-) -> tuple[Law, dict[str, float]]:
+def _truth(truth: Any, law: str | Law | None, draw: str | int, seed: int) -> tuple[Law, dict[str, float]]:
     """The law, and natural parameters as far as they are given."""
     if isinstance(truth, Mapping):
         values = dict(truth)
@@ -104,8 +106,15 @@ def _truth(
     point = getattr(truth, "point", None)
     if draw == "point" and point is not None:
         return form, {name: float(point[name]) for name in form.parameters}
-    which = _which_draw(draw, len(next(iter(draws.values()))), rng)
+    which = _which_draw(draw, len(next(iter(draws.values()))), np.random.default_rng(seed))
     return form, {name: float(draws[name][which]) for name in form.parameters}
+
+
+def _generator(seed: int, law: Law, parameters: Parameters) -> np.random.Generator:
+    """A generator of this seed and truth: one seed must not give the same errors to every truth."""
+    values = {name: float(value) for name, value in parameters.items()}
+    key = int(config_hash(law.name, values, length=32), 16)
+    return np.random.default_rng(np.random.SeedSequence([seed, key]))
 
 
 def _which_draw(draw: str | int, count: int, rng: np.random.Generator) -> int:

@@ -5,8 +5,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from scaling_sim.errors import ConfigError, LawError
+from scaling_sim.inference.design import prepare
+from scaling_sim.inference.optimum import hessian
+from scaling_sim.inference.point import posterior_mode
+from scaling_sim.inference.target import LogPosterior
 from scaling_sim.laws import get_law, kaplan, law_names
 from scaling_sim.laws.constants import constants
 from scaling_sim.predict.layout import Grid, Sweep
@@ -178,3 +183,44 @@ def _columns(table: RunTable) -> dict[str, np.ndarray]:
 def test_mistakes_are_named(truth: object, keywords: dict[str, object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         simulate(truth, **keywords)  # type: ignore[arg-type]
+
+
+def test_different_truths_have_independent_errors_under_one_seed() -> None:
+    """Correlation of 64 errors; |r| < .5 but for a chance of 1e-4."""
+
+    def errors(alpha: float, beta: float, seed: int = 0) -> np.ndarray:
+        table = simulate({"law": "chinchilla", "alpha": alpha, "beta": beta}, seed=seed)
+        return np.log(table.loss / table.extra["expected_loss"])
+
+    first = errors(0.5, 0.25)
+    assert first == pytest.approx(errors(0.5, 0.25))
+    for other in (errors(0.2, 0.6), errors(0.5, 0.26), errors(0.5, 0.25, seed=1)):
+        assert abs(spearmanr(first, other).statistic) < 0.5
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(("alpha", "beta"), [(0.5, 0.25), (0.2, 0.6)])
+def test_intervals_of_default_sweeps_cover_their_truth(alpha: float, beta: float) -> None:
+    """Laplace 90 % intervals of log α and log β over 40 seeds.
+
+    How many hold the truth is binomial(40, .9): fewer than 28 with probability 9e-5, and all 80 of both exponents with
+    2e-4 (were they independent). The mean z-score lies within 4 standard errors, 1/√40, of 0 and their sd within 4 of
+    1/√80 of 1 (6e-5 each): a false alarm in one of 2 truths × 2 exponents has probability 1.3e-3 at most.
+    """
+    z = np.array([_z_scores(alpha, beta, seed) for seed in range(40)])
+    covered = (np.abs(z) < 1.645).sum(axis=0)
+    assert np.all(covered >= 28), covered
+    assert covered.sum() < 80
+    assert np.all(np.abs(z.mean(axis=0)) < 4 / np.sqrt(40))
+    assert np.all(np.abs(z.std(axis=0, ddof=1) - 1) < 4 / np.sqrt(80))
+
+
+def _z_scores(alpha: float, beta: float, seed: int) -> np.ndarray:
+    """(mode − truth)/sd of log α and log β, sd by the curvature of the log posterior at its mode."""
+    law = get_law("chinchilla")
+    target = LogPosterior(law, prepare(simulate({"law": law.name, "alpha": alpha, "beta": beta}, seed=seed), law))
+    mode, agreed = posterior_mode(target)
+    assert agreed
+    sd = np.sqrt(np.diag(np.linalg.inv(-hessian(target, mode.u, np.full(len(mode.u), 1e-3)))))
+    place = [[c.name for c in target.coordinates].index(name) for name in ("log_alpha", "log_beta")]
+    return np.asarray((mode.u[place] - np.log([alpha, beta])) / sd[place])
