@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+from warnings import warn
 
 import numpy as np
 
-from scaling_sim.errors import ConfigError, LawError
+from scaling_sim.errors import ConfigError, ExtrapolationWarning, LawError
 from scaling_sim.laws.constants import FRONTIER_LAW
 from scaling_sim.laws.registry import get_law
 from scaling_sim.predict.backtest import Backtest, backtest_of
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 JOINT = ("kaplan", "kaplan-floor")
 CURVE_POINTS = 64
+IMPOSSIBLE_LOSS = 16.0
+"""Nats per token: e¹⁶ is a vocabulary of 9 million, and guessing evenly among it costs as much."""
+FAR_DECADES = 4.0
+"""Decades of compute from the runs at which a forecast warns."""
 _FORMS = {"kaplan-nd": "early-stopped", "power-d": "early-stopped", "kaplan-ns": "curve"}
 
 
@@ -113,6 +118,8 @@ class Forecast:
         """Loss with and without discrepancy, what was asked, and how far it extrapolates."""
         C = Quantity("C", np.array([self.run.C]), "flop")
         reach = self.reach.to_json(C)
+        if self.backtest_coverage90 is None:
+            reach |= {"backtested_decades": None, "backtested_decades_reason": self._untested_reason()}
         reach["decades_beyond_runs"] = _median(reach["decades_beyond_runs"])
         return {
             **self.header,
@@ -124,6 +131,11 @@ class Forecast:
             "backtest_coverage90": self.backtest_coverage90,
             "notes": list(self.notes),
         }
+
+    def _untested_reason(self) -> str:
+        if self.reach.largest >= self.run.C:
+            return "not needed: the run lies within the compute of the runs behind the fit"
+        return self.notes[-1] if self.notes else "no back-test was asked for"
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per quantity: median, 50 % and 90 % interval."""
@@ -171,11 +183,12 @@ def forecast(
     Raises
     ------
     ConfigError
-        If the law needs something that was not given, or tokens ≠ B·S.
+        If the law needs something that was not given, tokens ≠ B·S, or D exceeds the tokens processed.
     LawError
         If the law does not predict losses.
     """
-    run = Run.of(N=N, D=D, tokens=tokens, B=B, S=S)
+    given = {"N": N, "D": D, "tokens": tokens, "B": B, "S": S}
+    run = Run.of(**given)
     if fit.law_name == FRONTIER_LAW or fit.law_name == "critical-batch":
         raise LawError(f"{fit.law_name!r} does not say what loss a given run reaches; use 'kaplan' or 'chinchilla'")
     p = columns_of(fit)
@@ -184,6 +197,8 @@ def forecast(
     loss = law_loss if tested is None else tested.shift_loss(law_loss[:, None], p.get("E", 0.0), run.C, seed)[:, 0]
     curve = _curve(fit, p, run, tested, seed) if form == "curve" else None
     excess, stop = _early_stopping(fit, p, run)
+    ignored = _ignored(fit, given)
+    _warn_of_the_impossible(fit, run, loss)
     return Forecast(
         Quantity("loss", loss, "nats"),
         Quantity("loss", law_loss, "nats"),
@@ -194,7 +209,7 @@ def forecast(
         curve,
         excess,
         stop,
-        (*notes, *why),
+        (*notes, *ignored, *why),
         None if tested is None else tested.coverage(),
     )
 
@@ -235,6 +250,47 @@ def _tested(
     if isinstance(found, Backtest):
         return found, Reach(found.largest, found.reach_decades), (found.caveat(),)
     return None, Reach.of(span, None), () if found is None else (found,)
+
+
+def _ignored(fit: Fit, given: dict[str, float | None]) -> tuple[str, ...]:
+    """Note the inputs without which the law would have said the same."""
+    first = {name: column[:1] for name, column in columns_of(fit).items()}
+    told = {name: value for name, value in given.items() if value is not None}
+    loss, form, _ = _law_loss(fit, first, Run.of(**told))
+    spare = []
+    for name in told:
+        if (name == "D" and "D_c" in first) or (name == "tokens" and {"B", "S"} <= set(told)):
+            continue  # D says when to stop; tokens = B·S was checked
+        try:
+            other = _law_loss(fit, first, Run.of(**{k: v for k, v in told.items() if k != name}))
+        except ConfigError:
+            continue
+        if other[1] == form and other[0][0] == loss[0]:
+            spare.append(name)
+    return (f"ignored: {', '.join(spare)}, which {form} losses by {fit.law_name!r} do not depend on",) if spare else ()
+
+
+def _warn_of_the_impossible(fit: Fit, run: Run, loss: Array) -> None:
+    """Warn of a loss that no text has, and of a run many decades from all that were fitted."""
+    middle = float(np.median(loss))
+    if middle > IMPOSSIBLE_LOSS:
+        warn(
+            f"the law says {middle:.3g} nats per token, but guessing among 9 million tokens costs "
+            f"{IMPOSSIBLE_LOSS:g}: the run lies outside what the law describes",
+            ExtrapolationWarning,
+            stacklevel=3,
+        )
+    span = compute_range(fit)
+    if span is None or getattr(fit, "runs", None) is None or not np.isfinite(run.C):
+        return
+    above, below = np.log10(run.C / span[1]), np.log10(span[0] / run.C)
+    if max(above, below) > FAR_DECADES:
+        side, decades = ("above the largest", above) if above > below else ("below the least", below)
+        warn(
+            f"the run of {run.C:.3g} FLOP lies {decades:.1f} decades {side} compute of the runs behind this fit",
+            ExtrapolationWarning,
+            stacklevel=3,
+        )
 
 
 def _curve(fit: Fit, p: Mapping[str, Array], run: Run, tested: Backtest | None, seed: int) -> Curve:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling_sim.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Quantity:
@@ -29,7 +31,7 @@ class Quantity:
     def interval(self, level: float = 0.9) -> tuple[float, float]:
         """Equal-tailed interval that holds ``level`` of all draws."""
         if not 0 < level < 1:
-            raise ValueError(f"level must lie strictly between 0 and 1, got {level}")
+            raise ConfigError(f"level must lie strictly between 0 and 1, got {level}")
         tail = (1 - level) / 2
         return float(quantile(self.draws, tail)), float(quantile(self.draws, 1 - tail))
 

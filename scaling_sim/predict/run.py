@@ -32,7 +32,7 @@ class Run:
         Raises
         ------
         ConfigError
-            If a number is not positive and finite, or tokens, B and S contradict each other.
+            If a number is not positive and finite, tokens, B and S contradict each other, or D exceeds tokens.
         """
         for name, value in given.items():
             if value is not None and not (np.isfinite(value) and value > 0):
@@ -49,6 +49,11 @@ class Run:
         elif tokens is None and D is not None and (B is not None or S is not None):
             tokens = D  # one pass
             B, S = (B, D / B) if B is not None else (D / S, S)  # type: ignore[operator]
+        if D is not None and tokens is not None and tokens * (1 + 1e-6) < D:
+            raise ConfigError(
+                f"unique tokens D must not exceed the tokens processed, got D = {D:g} and tokens = {tokens:g}; "
+                "for one pass over part of the data leave D out"
+            )
         return cls(N, D, tokens, B, S)
 
     @property

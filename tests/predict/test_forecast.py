@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scaling_sim.errors import ConfigError, LawError
+from scaling_sim.errors import ConfigError, ExtrapolationWarning, LawError
 from scaling_sim.laws.constants import constants
 from scaling_sim.laws.kaplan import loss_nd, solve_loss
 from scaling_sim.predict.backtest import Backtest, Slopes
@@ -148,6 +148,8 @@ def test_runs_too_few_for_a_backtest_say_so() -> None:
         ("kaplan-table5", {"N": 1e9, "tokens": 1e10}, "needs B and S"),
         ("kaplan-table5", {"N": 1e9, "tokens": 1e10, "B": 1e6, "S": 10}, "tokens must be B·S = 1e\\+07, got 1e\\+10"),
         ("besiroglu", {"N": -1.0, "D": 1e9}, "N must be positive and finite, got -1"),
+        ("besiroglu", {"N": 1e9, "D": 2e10, "tokens": 35.0}, "D must not exceed the tokens .* got D = 2e\\+10"),
+        ("kaplan-table5", {"N": 1e9, "D": 2e10, "B": 7.0, "S": 5.0}, "tokens = 35; for one pass .* leave D out"),
         ("besiroglu", {"N": 1e9, "D": np.nan}, "D must be positive and finite"),
     ],
 )
@@ -177,3 +179,37 @@ def test_results_read_well() -> None:
     assert {"overfitting_relative", "stopping_steps"} <= set(answer)
     assert set(found.to_dataframe()["quantity"]) == set(found.quantities)
     assert "<table" in found._repr_html_()
+
+
+def test_impossible_losses_and_far_runs_warn() -> None:
+    with pytest.warns(ExtrapolationWarning, match="guessing among 9 million tokens costs 16"):
+        forecast(constants("besiroglu"), N=10.0, tokens=35.0)
+    runs = table(N=np.geomspace(1e6, 1e8, 5), tokens=np.geomspace(1e8, 1e10, 5), loss=np.linspace(4, 3, 5))
+    fit = replace(around("besiroglu", num=10), runs=runs)
+    with pytest.warns(ExtrapolationWarning, match=r"4\.2 decades above the largest compute"):
+        forecast(fit, N=1e9, tokens=10**13.2, backtest=None)
+    with pytest.warns(ExtrapolationWarning) as caught:
+        forecast(fit, N=1e5, tokens=1e4)
+    assert any("5.0 decades below the least compute" in str(one.message) for one in caught)
+
+
+def test_inputs_that_make_no_difference_are_named() -> None:
+    fit = constants("besiroglu")
+    assert forecast(fit, N=1e9, tokens=1e10, B=1e6).notes == (
+        "ignored: B, which final losses by 'besiroglu' do not depend on".replace("besiroglu", fit.law_name),
+    )
+    assert forecast(fit, N=1e9, B=1e6, S=1e4).notes == ()
+    assert "ignored: tokens" in forecast(constants("kaplan-table5"), N=1e8, D=1e9, tokens=5e9).notes[0]
+    assert forecast(constants("kaplan-table5"), N=1e8, D=5e9, B=5e5).notes == ()
+
+
+def test_a_backtest_that_was_not_needed_is_null_not_zero() -> None:
+    runs = table(N=np.geomspace(1e6, 1e8, 5), tokens=np.geomspace(1e8, 1e10, 5), loss=np.linspace(4, 3, 5))
+    fit = replace(around("besiroglu", num=10), runs=runs)
+    inside = forecast(fit, N=1e7, tokens=1e9).to_json()
+    assert inside["backtested_decades"] is None
+    assert "not needed" in inside["backtested_decades_reason"]
+    beyond = forecast(fit, N=1e9, tokens=1e12).to_json()
+    assert beyond["backtested_decades"] is None
+    assert "at least 2 cuts" in beyond["backtested_decades_reason"]
+    assert forecast(fit, N=1e9, tokens=1e13, backtest=made_backtest()).to_json()["backtested_decades"] == 1.0
