@@ -7,17 +7,21 @@ critical one, is reported beside it; at the critical batch C = 2·C_min (Kaplan 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+from warnings import warn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scaling_sim.errors import ConfigError, LawError
+from scaling_sim.errors import ConfigError, DataWarning, LawError
 from scaling_sim.laws.constants import FRONTIER_LAW, PF_DAY
+from scaling_sim.predict.backtest import Backtest, backtest_of
 from scaling_sim.predict.budget import budget_flops
 from scaling_sim.predict.frontier import Batch, FrontierPoint, KaplanFrontier, PowerFrontier
 from scaling_sim.predict.quantity import Quantity, quantile
+from scaling_sim.predict.reach import Reach
+from scaling_sim.predict.size_backtest import SizeBacktest, size_backtest
 from scaling_sim.predict.source import Array, Fit, columns_of, compute_range, head
 from scaling_sim.predict.valley import chinchilla_valley, kaplan_valley
 
@@ -30,6 +34,7 @@ UNITS = {
     "B": "tokens",
     "S": "steps",
     "loss": "nats",
+    "law_alone_loss": "nats",
     "C": "flop",
     "C_min": "flop",
     "S_min": "steps",
@@ -49,12 +54,17 @@ class Allocation:
     compute : (k,) array
         Budgets, FLOP paid.
     draws : dict of (n_draws, k) arrays
-        N, D (tokens processed, all fresh: B·S), loss, C, and where the law knows batches B, S, C_min, S_min, B_crit.
+        N, D (tokens processed, all fresh: B·S), loss (with the discrepancy of a forecast beyond the runs),
+        law_alone_loss, C, and where the law knows batches B, S, C_min, S_min, B_crit.
     batch : "critical" or float
         The batch policy: B = B_crit(loss), or a number of tokens.
     beyond_backtest : (k,) bool array
-        The budget lies further from the runs than a back-test of N* reached. There is none yet: true of every
+        The budget lies beyond 1.5 times the decades that the back-test of N* reached; without one, true of every
         budget above the largest run's.
+    backtest_coverage90 : float or None
+        Share of held-out rows inside the 90 % intervals of the back-test behind ``loss``; None without one.
+    size_backtest : SizeBacktest or None
+        N* against the bracketed minima beyond each cut.
     """
 
     compute: Array
@@ -64,6 +74,8 @@ class Allocation:
     header: dict[str, Any]
     beyond_backtest: NDArray[np.bool_]
     notes: tuple[str, ...] = ()
+    backtest_coverage90: float | None = None
+    size_backtest: SizeBacktest | None = None
     _valley: Valley | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -78,15 +90,13 @@ class Allocation:
         valley = self._valley
         one = None if valley is None else lambda share: _column(valley(share), i)
         draws = {name: values[:, i : i + 1] for name, values in self.draws.items()}
-        return Allocation(
-            self.compute[i : i + 1],
-            draws,
-            self.batch,
-            True,
-            self.header,
-            self.beyond_backtest[i : i + 1],
-            self.notes,
-            one,
+        return replace(
+            self,
+            compute=self.compute[i : i + 1],
+            draws=draws,
+            scalar=True,
+            beyond_backtest=self.beyond_backtest[i : i + 1],
+            _valley=one,
         )
 
     def quantity(self, name: str) -> Quantity:
@@ -94,7 +104,7 @@ class Allocation:
         if name not in self.draws:
             raise LawError(f"an allocation by {self.header['law']!r} gives {', '.join(self.draws)}, not {name!r}")
         if len(self) != 1:
-            raise ValueError(
+            raise ConfigError(
                 f"this allocation holds {len(self)} budgets; take one with allocation[i], or use .quantiles"
             )
         return Quantity(name, self.draws[name][:, 0], UNITS[name])
@@ -121,7 +131,7 @@ class Allocation:
 
     @property
     def loss(self) -> Quantity:
-        """Loss, nats per token."""
+        """Loss, nats per token, with the discrepancy that a forecast of this run would carry."""
         return self.quantity("loss")
 
     @property
@@ -146,13 +156,20 @@ class Allocation:
         if tolerance <= 0:
             raise ConfigError(f"tolerance must be above 0, got {tolerance}")
         if len(self) != 1:
-            raise ValueError(f"this allocation holds {len(self)} budgets; take one with allocation[i]")
+            raise ConfigError(f"this allocation holds {len(self)} budgets; take one with allocation[i]")
         low, high = self._valley(tolerance)
         return Quantity("N_low", low[:, 0], "parameters"), Quantity("N_high", high[:, 0], "parameters")
 
     def to_json(self) -> dict[str, Any]:
         """One object per budget: ``{"N_parameters": {"median", "interval90"}, …}``; several under ``"budgets"``."""
-        opening = {**self.header, "batch": self.batch, "notes": list(self.notes)}
+        tested = None if self.size_backtest is None else self.size_backtest.reach_decades
+        opening = {
+            **self.header,
+            "batch": self.batch,
+            "backtest_coverage90": self.backtest_coverage90,
+            "N_backtested_decades": tested,
+            "notes": list(self.notes),
+        }
         if self.scalar:
             return {**opening, **self._budget_json()}
         return {**opening, "budgets": [one._budget_json() for one in self]}
@@ -198,6 +215,8 @@ def allocate(
     utilisation: float = 1.0,
     price_per_gpu_hour: float | None = None,
     batch: Batch = "critical",
+    backtest: Backtest | Literal["auto"] | None = "auto",
+    seed: int = 0,
 ) -> Allocation:
     """Return the compute-optimal N, D, B, S and loss for a budget, with draws.
 
@@ -209,7 +228,12 @@ def allocate(
     compute, pf_days, gpu_hours, money
         One budget or an array of them: see `scaling_sim.predict.budget.budget_flops`.
     batch : "critical" or float
-        Train at B_crit of the loss reached, or at this many tokens per step. Ignored by laws without a batch.
+        Train at B_crit of the loss reached, or at this many tokens per step. Laws without a batch ignore it and warn.
+    backtest : Backtest, "auto" or None
+        Source of the discrepancy of the loss and of the back-test of N*. "auto": made from the fit's own runs, once,
+        if a budget exceeds all of them.
+    seed : int
+        Of the discrepancy's draws.
 
     Raises
     ------
@@ -231,16 +255,48 @@ def allocate(
     batch = _checked_batch(batch)
     draws, valley, notes = _solver(fit)(fit, budgets, batch)
     has_batch = "B" in draws
+    if not has_batch and batch != "critical":
+        warn(f"batch={batch:g} is ignored: {fit.law_name!r} does not know batches", DataWarning, stacklevel=2)
+    span = compute_range(fit)
+    tested: Backtest | str | None = backtest
+    if backtest == "auto":
+        beyond = span is not None and bool(np.any(budgets > span[1]))
+        tested = backtest_of(fit) if beyond or span is None else None
+    sizes, size_note = _size_tested(fit, tested)
+    made = tested if isinstance(tested, Backtest) else None
     return Allocation(
         budgets,
-        draws,
+        _with_discrepancy(fit, draws, budgets, made, seed),
         batch if has_batch else None,
         paid.ndim == 0,
         head(fit),
-        _beyond_runs(fit, budgets),
-        ("N* not back-tested", *notes),
+        _beyond(span, budgets, sizes),
+        (size_note, *(() if made is None else (f"loss: {made.caveat()}",)), *notes),
+        None if made is None else made.coverage(),
+        sizes,
         valley,
     )
+
+
+def _with_discrepancy(
+    fit: Fit, draws: dict[str, Array], budgets: Array, tested: Backtest | None, seed: int
+) -> dict[str, Array]:
+    """Draws with the loss as a forecast would give it, and that of the law alone beside it."""
+    law_alone = draws["loss"]
+    loss = law_alone
+    if tested is not None:
+        loss = tested.shift_loss(law_alone, columns_of(fit).get("E", 0.0), budgets, seed)
+    return {**draws, "loss": loss, "law_alone_loss": law_alone}
+
+
+def _size_tested(fit: Fit, tested: Backtest | str | None) -> tuple[SizeBacktest | None, str]:
+    """The back-test of N* and a note that says what it showed, or why there is none."""
+    if tested is None:
+        return None, "N* not back-tested: not needed within the compute of the runs, or not asked for"
+    if getattr(fit, "runs", None) is None:
+        return None, "N* not back-tested: there are no runs behind these constants"
+    found = size_backtest(fit, tested, lambda below, C, B: _solver(below)(below, C, B or "critical")[0]["N"])
+    return (None, f"N* not back-tested: {found}") if isinstance(found, str) else (found, found.note())
 
 
 def _solver(fit: Fit) -> Callable[[Fit, Array, Batch], tuple[dict[str, Array], Valley | None, tuple[str, ...]]]:
@@ -331,9 +387,9 @@ def _checked_batch(batch: Batch) -> Batch:
     return float(batch)
 
 
-def _beyond_runs(fit: Fit, budgets: Array) -> NDArray[np.bool_]:
-    known = compute_range(fit)
-    return np.ones(budgets.shape, dtype=bool) if known is None else budgets > known[1]
+def _beyond(span: tuple[float, float] | None, budgets: Array, sizes: SizeBacktest | None) -> NDArray[np.bool_]:
+    reach = Reach(span[1] if span else float("nan"), 0.0 if sizes is None else sizes.reach_decades)
+    return np.array([reach.beyond(float(C)) for C in budgets], dtype=bool)
 
 
 def _column(pair: tuple[Array, Array], i: int) -> tuple[Array, Array]:

@@ -131,7 +131,7 @@ def design(
         raise ConfigError("design needs a target (draws of a prediction) or compute= (N* at that compute), one of them")
     if not (np.isfinite(budget) and budget > 0):
         raise ConfigError(f"budget must be positive and finite, got {budget}")
-    chosen = allocate(fit, compute).N if target is None else target
+    chosen = allocate(fit, compute, backtest=None).N if target is None else target
     draws, scale = _on_normal_scale(chosen.draws)
     if len(draws) != len(next(iter(fit.draws.values()))):
         raise ConfigError("the target must come from this fit: it has another number of draws")

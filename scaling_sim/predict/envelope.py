@@ -63,7 +63,7 @@ def _fit_frontier(N: Array, B: Array, C: Array, loss: Array, p: dict[str, float]
         return None
     log_C = np.log(C[above] / (1 + B[above] / critical_batch(loss[above], p)) / PF_DAY)
     log_L, log_N = np.log(reducible[above]), np.log(N[above])
-    best = _bracketed_envelope(log_C, log_L, log_N)
+    best = bracketed_envelope(log_C, log_L, log_N)
     if len(best) < MIN_POINTS:
         return None
     slope_L, at_L = np.polyfit(log_C[best], log_L[best], 1)
@@ -71,7 +71,7 @@ def _fit_frontier(N: Array, B: Array, C: Array, loss: Array, p: dict[str, float]
     return (float(slope_L), float(at_L), float(slope_N), float(at_N)) if slope_L < 0 else None
 
 
-def _bracketed_envelope(log_C: Array, log_L: Array, log_N: Array) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def bracketed_envelope(log_C: Array, log_L: Array, log_N: Array) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Indices of the least loss per bin of C_min, where both a smaller and a larger size were measured in that bin.
 
     Without the second condition the ends of the envelope follow the edges of the sweep.

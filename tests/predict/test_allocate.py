@@ -10,11 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from scaling_sim.errors import ConfigError, LawError
+from scaling_sim.errors import ConfigError, DataWarning, LawError
 from scaling_sim.laws.constants import PF_DAY, constants
 from scaling_sim.laws.kaplan import solve_loss
 from scaling_sim.predict.allocate import Allocation, allocate
 from scaling_sim.predict.appendix_b import optimal_loss, optimal_size, optimal_steps
+from scaling_sim.predict.backtest import backtest_of
+from scaling_sim.predict.forecast import forecast
+from scaling_sim.runs.table import RunTable
 from tests.predict.support import Draws, around, table
 
 KAPLAN = st.fixed_dictionaries(
@@ -185,8 +188,14 @@ def test_naive_frontier_is_steeper_than_the_adjusted_one() -> None:
     assert list(steps) == pytest.approx([4.4e3, 7.7e3, 1.8e4, 5.6e4], rel=0.02)
 
 
-@pytest.mark.parametrize("fit", [around("kaplan-table5", num=50), around("besiroglu", num=50)])
-@pytest.mark.parametrize("batch", ["critical", 3e5])
+@pytest.mark.parametrize(
+    ("fit", "batch"),
+    [
+        (around("kaplan-table5", num=50), "critical"),
+        (around("kaplan-table5", num=50), 3e5),
+        (around("besiroglu", num=50), "critical"),
+    ],
+)
 def test_valley_ends_lose_exactly_one_per_cent(fit: Draws, batch: object) -> None:
     found = allocate(fit, 1e21, batch=batch)  # type: ignore[arg-type]
     p = fit.draws
@@ -269,7 +278,7 @@ def test_results_read_well() -> None:
     fit = around("kaplan-table5", num=200)
     several = allocate(fit, [1e18, 1e20])
     assert several.quantiles("N").shape == (3, 2)
-    with pytest.raises(ValueError, match="holds 2 budgets"):
+    with pytest.raises(ConfigError, match="holds 2 budgets"):
         _ = several.N
     last = several[-1]
     assert last.N.median == pytest.approx(allocate(fit, 1e20).N.median)
@@ -285,7 +294,7 @@ def test_results_read_well() -> None:
     frame = several.to_dataframe()
     assert set(frame.quantity) == set(several.draws)
     assert "<table" in several._repr_html_()
-    with pytest.raises(LawError, match="gives N, D, loss, C, not 'B'"):
+    with pytest.raises(LawError, match="gives N, D, loss, C, law_alone_loss, not 'B'"):
         _ = allocate(constants("hoffmann"), 1e20).B
 
 
@@ -304,3 +313,69 @@ def test_a_hundred_budgets_for_ten_thousand_draws_take_under_a_second(batch: obj
         allocate(fit, budgets, batch=batch)  # type: ignore[arg-type]
         seconds.append(time.process_time() - start)
     assert min(seconds) < 1.0
+
+
+def isoflop_runs(bend: float = 0.0) -> RunTable:
+    """Nine sizes at each of nine budgets by the law ``besiroglu``, its best size moved by C^bend above 1e18 FLOP."""
+    p = constants("besiroglu").values
+    C = np.repeat(np.geomspace(1e17, 1e21, 9), 9)
+    best = np.array([allocate(constants("besiroglu"), c).N.median for c in C])
+    N = best * np.tile(np.geomspace(1 / 8, 8, 9), 9)
+    apparent = N * (C / 1e18) ** -bend
+    loss = p["E"] + p["A"] * apparent ** -p["alpha"] + p["B"] * (C / (6 * apparent)) ** -p["beta"]
+    noise = 1 + 5e-4 * np.random.default_rng(0).standard_normal(len(C))
+    return table(N=N, tokens=C / (6 * N), loss=loss * noise)
+
+
+def test_best_sizes_are_checked_against_bracketed_minima_beyond_each_cut() -> None:
+    fit = replace(around("besiroglu", sd=1e-3, num=100), runs=isoflop_runs())
+    found = allocate(fit, [1e20, 1e22, 1e26])
+    assert found.size_backtest is not None
+    assert found.size_backtest.reach_decades > 1.5
+    assert np.all(found.size_backtest.cut < found.size_backtest.C)
+    assert np.max(np.abs(found.size_backtest.log_error)) < np.log(8) / 2  # two steps of the grid of sizes
+    assert found.notes[0].startswith("N* back-tested at ")
+    assert list(found.beyond_backtest) == [False, False, True]
+    assert found[1].to_json()["N_backtested_decades"] == found.size_backtest.reach_decades
+
+
+def test_a_best_size_that_bends_away_is_found_out() -> None:
+    bent = replace(around("besiroglu", sd=1e-3, num=100), runs=isoflop_runs(bend=0.4))
+    true = replace(bent, runs=isoflop_runs())
+    errors = [np.median(np.abs(allocate(f, 1e22).size_backtest.log_error)) for f in (true, bent)]  # type: ignore[union-attr]
+    assert errors[1] > 2 * errors[0]
+
+
+def test_without_bracketed_minima_the_best_size_is_not_backtested() -> None:
+    law = constants("besiroglu")
+    N, ratio = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e9, 24), [20.0, 21.0]))
+    loss = np.array([forecast(law, N=n, tokens=r * n).median for n, r in zip(N, ratio, strict=True)])
+    noise = 1 + 1e-3 * np.random.default_rng(0).standard_normal(len(N))
+    fit = replace(
+        around("besiroglu", sd=1e-3, num=50), runs=table(N=N, tokens=ratio * N, loss=np.sort(loss * noise)[::-1])
+    )
+    found = allocate(fit, 1e23)
+    assert found.size_backtest is None or found.size_backtest.reach_decades < 2
+    constants_say = allocate(law, 1e23)
+    assert constants_say.notes[0] == "N* not back-tested: there are no runs behind these constants"
+    assert constants_say.to_json()["N_backtested_decades"] is None
+
+
+def test_the_loss_is_that_of_a_forecast_and_the_law_alone_stands_beside_it() -> None:
+    fit = replace(around("besiroglu", sd=1e-3, num=500), runs=isoflop_runs(bend=0.4))
+    found = allocate(fit, 1e23)
+    answer = found.to_json()
+    same = forecast(fit, N=found.N.median, tokens=found.D.median)
+    assert answer["loss_nats"]["median"] == pytest.approx(same.median, rel=1e-3)
+    assert answer["law_alone_loss_nats"]["median"] == pytest.approx(same.law_loss.median, rel=1e-3)
+    assert answer["loss_nats"] != answer["law_alone_loss_nats"]
+    assert answer["backtest_coverage90"] == backtest_of(fit).coverage()  # type: ignore[union-attr]
+    inside = allocate(fit, 1e19)
+    np.testing.assert_array_equal(inside.draws["loss"], inside.draws["law_alone_loss"])
+    assert not inside.beyond_backtest[0]
+
+
+def test_a_batch_that_the_law_does_not_know_is_named() -> None:
+    with pytest.warns(DataWarning, match="batch=1e\\+06 is ignored: 'chinchilla' does not know batches"):
+        found = allocate(constants("besiroglu"), 1e21, batch=1e6)
+    assert found.batch is None
