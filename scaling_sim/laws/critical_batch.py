@@ -4,27 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import log
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling_sim.errors import LawError
+from scaling_sim.errors import ConfigError, LawError
 from scaling_sim.laws import kaplan
 from scaling_sim.laws.base import Array, Centre, Coordinate, Law, Normal, Parameters, stack
-from scaling_sim.laws.observations import Observations
+from scaling_sim.laws.observations import Observations, Rows, observations
 from scaling_sim.runs.table import RunTable
 
 LEVELS = 8
 """Losses at which one batch sweep is read."""
+SOURCES = ("auto", "measured", "sweep", "noise-scale")
+_MEASURED = "B_crit as the source gives it"
+_SWEEP = (
+    "B_crit from lines S = S_min + S_min·B_crit/B through matched batch sweeps (eq. 5.1); the losses at which one "
+    "sweep is read are not independent, so intervals are too narrow"
+)
+_NOISE_SCALE = (
+    "B_crit was not measured: the gradient noise scale of the curves stands for it (eq. 5.1 and McCandlish et al. 2018 "
+    "say that they agree up to a factor); points along one run are not independent, so intervals are too narrow"
+)
 
 
 class CriticalBatch(Law):
     """B_crit(L) = B*/L^(1/α_B), in tokens.
 
-    Read from matched batch sweeps: at one size N and one loss, the steps needed lie on S = S_min (1 + B_crit/B) (5.1),
-    so a line in 1/B gives B_crit. A column ``B_crit`` of the source (or the measured ``noise_scale``) is taken as it
-    is instead.
+    Read from matched batch sweeps: at one size N and one loss, steps and tokens needed lie on the hyperbola
+    (S/S_min − 1)(E/E_min − 1) = 1 (5.1), which is the line S = S_min (1 + B_crit/B) in 1/B.
+
+    Parameters
+    ----------
+    source : {"auto", "measured", "sweep", "noise-scale"}
+        What stands for B_crit: a column ``B_crit`` of the table, its batch sweeps, or the gradient noise scale along
+        its curves. "auto" takes the first of these that the table has.
     """
 
     name = "critical-batch"
@@ -32,6 +47,15 @@ class CriticalBatch(Law):
     columns = ("loss",)
     response = "B_crit"
     single_epoch = True
+
+    def __init__(self, source: Literal["auto", "measured", "sweep", "noise-scale"] = "auto") -> None:
+        if source not in SOURCES:
+            raise ConfigError(f"the source of critical batches must be one of {', '.join(SOURCES)}, got {source!r}")
+        self.source = source
+
+    def options(self) -> dict[str, Any]:
+        """The source, where it was chosen."""
+        return {} if self.source == "auto" else {"source": self.source}
 
     def coordinates(self, centre: Centre) -> tuple[Coordinate, ...]:
         """B_crit at the centre within a factor of 5 of the mean, α_B .09 to 1 (90 % of the prior)."""
@@ -64,35 +88,51 @@ class CriticalBatch(Law):
         return kaplan.critical_batch(loss, parameters)
 
     def missing(self, runs: RunTable) -> tuple[str, ...]:
-        """Needs a batch sweep or measured critical batches."""
-        if _measured(runs) is not None or len(sweep_points(runs)[0]):
+        """Needs a batch sweep, or measured critical batches, or noise scales along curves."""
+        if self._source(runs):
             return ()
-        return (
-            "a batch sweep (curves of one N at three batches or more that pass the same losses), or a column B_crit",
-        )
+        sweep = "a batch sweep (curves of one N at three batches or more that pass the same losses)"
+        needs = {"measured": "a column B_crit", "sweep": sweep, "noise-scale": "curve rows with a column noise_scale"}
+        return (needs.get(self.source, f"{sweep}, or a column B_crit"),)
 
     def observe(self, runs: RunTable) -> Observations:
-        """Points (loss, B_crit) of measured critical batches, else of hyperbolas through batch sweeps."""
-        measured = _measured(runs)
-        if measured is not None:
-            loss, batch = runs.loss, measured
-            used = np.flatnonzero(np.isfinite(batch) & (batch > 0) & np.isfinite(loss))
-            loss, batch, row, note = loss[used], batch[used], used, "B_crit as measured in the source"
-            run = runs.run[used].astype(np.str_)
-        else:
-            loss, batch, run = sweep_points(runs)
-            row, note = (
-                np.full(len(loss), -1),
-                "B_crit from lines S = S_min + S_min·B_crit/B through matched batch sweeps",
-            )
+        """Points (loss, B_crit) of the `source`; a level of a batch sweep is a derived point, its row −1."""
+        if (self._source(runs) or "sweep") == "sweep":
+            return self._of_sweeps(runs)
+        name, note = ("B_crit", _MEASURED) if self._source(runs) == "measured" else ("noise_scale", _NOISE_SCALE)
+        batch = _extra(runs, name)
+        known = np.isfinite(batch) & (batch > 0) & np.isfinite(runs.loss) & (runs.loss > 0)
+        reason = np.where(known, "", f"{name} is unknown").astype(object)
+        if name == "noise_scale":
+            reason[known & ~runs.curve] = "not a point of a single-epoch curve at constant learning rate"
+        role = np.where(reason == "", "batch", "").astype(object)
+        data = observations(runs, Rows(role, reason, (note,)), self.columns)
+        return Observations(**{**vars(data), "response": batch[data.row], "error": np.full(len(data), np.nan)})
+
+    def _source(self, runs: RunTable) -> str:
+        """Which source is read; empty if the table lacks it."""
+        found = {
+            "measured": bool(np.any(_extra(runs, "B_crit") > 0)),
+            "sweep": len(sweep_points(runs)[0]) > 0,
+            "noise-scale": bool(np.any((_extra(runs, "noise_scale") > 0) & runs.curve)),
+        }
+        asked = SOURCES[1:] if self.source == "auto" else (self.source,)
+        return next((name for name in asked if found[name]), "")
+
+    def _of_sweeps(self, runs: RunTable) -> Observations:
+        loss, batch, run = sweep_points(runs)
+        sizes = [float(name.removeprefix("N=")) for name in np.unique(run)]
+        used = _usable(runs) & np.isin([f"{N:g}" for N in runs.N], [f"{N:g}" for N in sizes])
+        dropped = {"not a point of a batch sweep": runs.row_names(~used)} if not used.all() else {}
         return Observations(
             columns={"loss": loss},
             response=batch,
             error=np.full(len(loss), np.nan),
             role=np.full(len(loss), "batch"),
             run=run,
-            row=row.astype(np.int64),
-            notes=(note,),
+            row=np.full(len(loss), -1, dtype=np.int64),
+            dropped=dropped,
+            notes=(_SWEEP,),
         )
 
     def limits(self) -> Mapping[str, str]:
@@ -109,7 +149,7 @@ def sweep_points(runs: RunTable) -> tuple[Array, Array, NDArray[np.str_]]:
     loss: list[float] = []
     batch: list[float] = []
     name: list[str] = []
-    usable = runs.curve & np.isfinite(runs.B) & np.isfinite(runs.S)
+    usable = _usable(runs)
     for N in np.unique(runs.N[usable]):
         curves = _curves_by_batch(runs, usable & (runs.N == N))
         for level, critical in _hyperbolas(curves) if len(curves) >= 3 else ():
@@ -119,16 +159,21 @@ def sweep_points(runs: RunTable) -> tuple[Array, Array, NDArray[np.str_]]:
     return np.array(loss), np.array(batch), np.array(name, dtype=np.str_)
 
 
+def _usable(runs: RunTable) -> NDArray[np.bool_]:
+    return runs.curve & np.isfinite(runs.B) & np.isfinite(runs.S)
+
+
 def _curves_by_batch(runs: RunTable, rows: NDArray[np.bool_]) -> dict[float, tuple[Array, Array]]:
-    """Batch → (log loss, log S), sorted by falling loss, only points below all earlier ones."""
+    """Batch → (log loss, log S), sorted by falling loss, only points below all earlier ones; seeds are averaged."""
     curves = {}
     for B in np.unique(runs.B[rows]):
         points = np.flatnonzero(rows & (runs.B == B))
-        points = points[np.argsort(runs.S[points])]
-        low = np.minimum.accumulate(runs.loss[points])
+        S, place = np.unique(runs.S[points], return_inverse=True)
+        loss = np.bincount(place, np.log(runs.loss[points])) / np.bincount(place)
+        low = np.minimum.accumulate(loss)
         keep = np.concatenate([[True], low[1:] < low[:-1]])
         if np.count_nonzero(keep) >= 3:
-            curves[float(B)] = (np.log(runs.loss[points][keep]), np.log(runs.S[points][keep]))
+            curves[float(B)] = (loss[keep], np.log(S[keep]))
     return curves
 
 
@@ -147,9 +192,7 @@ def _hyperbolas(curves: Mapping[float, tuple[Array, Array]]) -> list[tuple[float
     return points
 
 
-def _measured(runs: RunTable) -> Array | None:
-    """The source's own critical batches in tokens, if it has any."""
-    for name in ("B_crit", "noise_scale"):
-        if name in runs.extra and np.any(np.isfinite(np.asarray(runs.extra[name], dtype=np.float64))):
-            return np.asarray(runs.extra[name], dtype=np.float64)
-    return None
+def _extra(runs: RunTable, name: str) -> Array:
+    """A column of the source, (n,), or NaN throughout."""
+    values = runs.extra.get(name)
+    return np.full(len(runs), np.nan) if values is None else np.asarray(values, dtype=np.float64)

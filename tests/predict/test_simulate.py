@@ -190,7 +190,7 @@ def test_different_truths_have_independent_errors_under_one_seed() -> None:
 
     def errors(alpha: float, beta: float, seed: int = 0) -> np.ndarray:
         table = simulate({"law": "chinchilla", "alpha": alpha, "beta": beta}, seed=seed)
-        return np.log(table.loss / table.extra["expected_loss"])
+        return np.asarray(np.log(table.loss / table.extra["expected_loss"]))
 
     first = errors(0.5, 0.25)
     assert first == pytest.approx(errors(0.5, 0.25))
