@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
 Method = Literal["appendix-b", "frontier"]
 Draws = Mapping[str, Array]
+MOST_DECADES = 3
+"""A crossing whose 90 % range is wider than this is not determined by the runs."""
+MEANING = (
+    "C is C_min, the compute at batches far below the critical one; an allocation's C is compute paid, twice C_min at "
+    "the critical batch. Quantities are over all draws, parameter uncertainty only."
+)
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,19 @@ class Crossover:
         pf_days = Quantity("C", self.C.draws / PF_DAY, "pf_days")
         return {f"{q.name}_{q.unit}": q for q in (pf_days, self.C, self.N, self.D, self.loss)}
 
+    @property
+    def not_determined(self) -> str:
+        """In words why the runs do not determine C*; empty if they do, as far as the parameters go."""
+        low, high = self.C.interval(0.9)
+        if not high <= low * 10**MOST_DECADES:
+            return f"its 90 % range, {low:.2g} to {high:.2g} FLOP, spans more than {MOST_DECADES} decades"
+        if self.beyond_backtest and np.isfinite(self.reach.largest):
+            return (
+                f"it lies {self.decades_beyond_runs.median:.1f} decades beyond the runs, and a back-test reached "
+                f"{self.reach.backtested:.1f}"
+            )
+        return ""
+
     def conditional(self) -> dict[str, Quantity]:
         """Return the same quantities over the draws that do cross; empty if none does."""
         crosses = np.isfinite(self.C.draws)
@@ -138,15 +157,17 @@ class Crossover:
         return {
             **self.header,
             "method": self.method,
-            **{key: q.to_json() for key, q in self.quantities.items()},
+            "meaning": MEANING,
+            **_with_C_min({key: q.to_json() for key, q in self.quantities.items()}),
             "probability_none": self.probability_none,
-            "given_a_crossing": {key: q.to_json() for key, q in self.conditional().items()},
+            "given_a_crossing": _with_C_min({key: q.to_json() for key, q in self.conditional().items()}),
             "tension": self.tension.to_json(),
             "sensitivity": {
                 name: {key: _finite(x) for key, x in entry.items()} for name, entry in self._sensitivities().items()
             },
             **self.reach.to_json(self.C),
             "beyond_backtest": self.beyond_backtest,
+            "not_determined": self.not_determined or None,
         }
 
     def to_dataframe(self) -> pd.DataFrame:
@@ -309,6 +330,11 @@ def _rank_correlation(x: Array, y: Array) -> float:
 def _mid_ranks(x: Array) -> Array:
     _, group, counts = np.unique(x, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[group.ravel()]
+
+
+def _with_C_min(answer: dict[str, Any]) -> dict[str, Any]:
+    """The same C under the key that says what it is, beside the old one."""
+    return answer | {f"C_min_{key.removeprefix('C_')}": value for key, value in answer.items() if key.startswith("C_")}
 
 
 def _finite(x: float) -> float | None:

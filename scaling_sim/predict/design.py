@@ -8,6 +8,7 @@ better of the two lists is kept (neither alone is safe: many tiny runs, or one t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -65,21 +66,28 @@ class Design:
         return sum(p.candidate.cost for p in self.purchases)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per run: kind, N, tokens, D, B, S, cost, and what is left of the target's sd after it."""
+        """One row per different run: how often to make it, kind, N, tokens, D, B, S, cost of all its copies.
+
+        Rows are in the order in which the last copies were bought; ``target_sd_after`` is what is left of the target's
+        sd by then.
+        """
         import pandas as pd
 
+        last = {p.candidate: place for place, p in enumerate(self.purchases)}
+        count = Counter(p.candidate for p in self.purchases)
         rows = [
             {
-                "kind": p.candidate.kind,
-                "N_parameters": p.candidate.N,
-                "tokens": p.candidate.tokens,
-                "D_tokens": p.candidate.D,
-                "B_tokens": p.candidate.B,
-                "S_steps": p.candidate.S,
-                "cost_flop": p.candidate.cost,
-                "target_sd_after": p.sd_after,
+                "count": count[c],
+                "kind": c.kind,
+                "N_parameters": c.N,
+                "tokens": c.tokens,
+                "D_tokens": c.D,
+                "B_tokens": c.B,
+                "S_steps": c.S,
+                "cost_flop": count[c] * c.cost,
+                "target_sd_after": self.purchases[last[c]].sd_after,
             }
-            for p in self.purchases
+            for c in sorted(last, key=lambda c: last[c])
         ]
         return pd.DataFrame(rows)
 
@@ -94,6 +102,7 @@ class Design:
             "sd_after": self.sd_after,
             "budget_flop": self.budget,
             "cost_flop": self.cost,
+            "num_runs": len(self.purchases),
             "runs": table.where(table.notna(), None).to_dict(orient="records"),
         }
 

@@ -108,6 +108,10 @@ def test_draws_without_a_crossing_count_as_infinite() -> None:
     conditional = found.conditional()["C_flop"]
     assert conditional.draws.size == 3
     answer = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert answer["C_min_flop"] == answer["C_flop"]
+    assert answer["C_min_pf_days"] == answer["C_pf_days"]
+    assert answer["given_a_crossing"].keys() >= {"C_min_flop", "C_flop"}
+    assert "twice C_min" in answer["meaning"]
     assert answer["C_flop"]["interval90"][1] == "inf"
     assert answer["given_a_crossing"]["C_flop"]["interval90"][1] == pytest.approx(found.C.median)
 
