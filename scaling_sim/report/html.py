@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from scaling_sim.config import writable_folder
 from scaling_sim.report import run_tables, tables
 from scaling_sim.report.data import ReportData
-from scaling_sim.report.summary import Finding, findings
+from scaling_sim.report.summary import Finding, findings, misfit
 from scaling_sim.report.table import Table, rows_csv
 
 if TYPE_CHECKING:
@@ -105,7 +105,9 @@ def render_report(data: ReportData) -> str:
     parts = [section for section in sections(data, missing) if section]
     found: list[Finding] = findings(data)
     page = environment.get_template("report.html.j2")
-    return page.render(data=data, sections=parts, findings=found, missing=missing, facts=header_facts(data))
+    return page.render(
+        data=data, sections=parts, findings=found, missing=missing, facts=header_facts(data), misfit=misfit(data)
+    )
 
 
 def sections(data: ReportData, missing: list[tuple[str, str]]) -> Iterator[Section]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,6 +17,10 @@ MOST_LAWS = 2
 
 FAR_FLOPS = 1e30
 """A crossing beyond this compute is no number worth printing: some ten thousand times the largest runs ever made."""
+
+
+POOR_FIT = 0.02
+"""A law that misses the losses by more than this share does not fit them, however well its sampler converged."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +85,50 @@ def _crossing(data: ReportData) -> list[Finding]:
     if result.probability_none > 0.5:
         words = "have no compute at which the laws contradict one another"
         return [Finding("no C*", f"{result.probability_none:.1%} of the draws", words)]
-    if result.C.median > FAR_FLOPS:
-        words = "the laws do not contradict one another at any compute worth naming"
-        return [Finding(f"C* > {number(FAR_FLOPS)} FLOP", f"from {number(result.C.interval(0.9)[0])}", words)]
+    reason = result.not_determined
+    if not reason and result.C.median > FAR_FLOPS:
+        reason = f"its median lies above {number(FAR_FLOPS)} FLOP"
+    if reason:
+        return [Finding("C*", "not determined by these runs", f"where the laws would contradict one another: {reason}")]
     words = (
         f"FLOP at which the laws contradict one another; {result.probability_none:.1%} of the draws have no crossing"
     )
     return [Finding(f"C* = {number(result.C.median)}", interval(*result.C.interval(0.9)), words)]
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Whether the laws fit the data: one sentence per fact, and whether any of them is a reason to doubt."""
+
+    sentences: tuple[str, ...]
+    doubtful: bool
+
+
+def misfit(data: ReportData) -> Misfit:
+    """Residual scale of each fit and the drift of the back-test, in per cent of the loss."""
+    sentences, worst = [], 0.0
+    for law, fit in data.fits.items():
+        scales = _residual_scales(fit.noise)
+        if scales:
+            worst = max(worst, *scales.values())
+            found = ", ".join(f"{share:.1%}{f' ({role} rows)' if role else ''}" for role, share in scales.items())
+            sentences.append(f"{law}: {fit.law.response} differs from the law by {found} (residual scale).")
+    if data.backtest is not None:
+        drift = float(np.expm1(data.backtest.slopes.drift * np.log(10)))
+        worst = max(worst, abs(drift))
+        sentences.append(
+            f"Beyond the runs that it was fitted to, the loss drifts away from {data.backtest.law_name} by "
+            f"{drift:+.1%} per decade of compute."
+        )
+    return Misfit(tuple(sentences), worst > POOR_FIT)
+
+
+def _residual_scales(noise: Mapping[str, Any]) -> dict[str, float]:
+    """Role of the rows ("" if there is one) → median of √(σ² + τ²), relative: independent and curve-wide error."""
+    found = {}
+    for name, values in noise.items():
+        if name.startswith("sigma"):
+            role = name.removeprefix("sigma").removeprefix("_")
+            wide = np.asarray(noise.get(name.replace("sigma", "tau", 1), 0.0), dtype=float)
+            found[role] = float(np.median(np.hypot(np.asarray(values, dtype=float), wide)))
+    return found

@@ -120,6 +120,21 @@ def test_no_crossing_is_said(study: ReportData, changed: Any) -> None:
     assert "100% of the draws have no crossing" in figure.reading
 
 
+def test_caption_and_json_name_the_same_decades(study: ReportData) -> None:
+    assert study.crossover is not None
+    decades = study.crossover.to_json()["decades_beyond_runs"]["median"]
+    assert f"{decades:.1f} decades beyond the largest run" in figures.figure_crossover(study).reading
+
+
+def test_distance_of_the_noise_scale_is_a_number(study: ReportData) -> None:
+    figure = figures.figure_critical_batch(study)
+    rows = figure.to_dataframe()
+    points = rows[rows.kind == "point"]
+    p = {name: np.median(values) for name, values in study.fits["kaplan"].draws.items()}
+    ratio = np.median(points.y * points.x ** (1 / p["alpha_B"]) / p["B_star"])
+    assert f"over {len(points)} of them its median is {ratio:.2g} times the line" in figure.reading
+
+
 def test_slices_have_the_best_size_inside(study: ReportData) -> None:
     rows = figures.figure_slices(study).to_dataframe()
     lines = rows[(rows.panel == "Fixed compute") & (rows.kind != "point")]

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from scaling_sim.errors import ConfigError
@@ -126,6 +127,15 @@ def test_a_fit_that_did_not_converge_is_announced(fit_only: ReportData, changed:
     assert "Not converged." in text
     assert "R-hat 1.23 in log_A_E" in text
     assert "<strong>Converged.</strong>" not in text
+
+
+def test_a_converged_fit_that_misses_the_data_gets_a_second_verdict(fit_only: ReportData, changed: Any) -> None:
+    fit = fit_only.fits["chinchilla"]
+    for sigma, kind, words in ((0.05, "doubtful", "Only roughly"), (0.001, "fine", "Fits the data.")):
+        noise = {**fit.noise, "sigma": np.full_like(fit.noise["sigma"], sigma)}
+        text = render_report(changed(fit_only, fits={"chinchilla": changed(fit, noise=noise)}, backtest=None))
+        assert re.search(rf'<p class="banner {kind}"><strong>[^<]*{words}', text)
+        assert "<strong>Converged.</strong>" in text
 
 
 def test_a_parameter_that_was_not_identified_is_named(fit_only: ReportData, changed: Any) -> None:

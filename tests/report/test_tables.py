@@ -7,7 +7,7 @@ import pytest
 
 from scaling_sim.report import ReportData, environment
 from scaling_sim.report.run_tables import excluded_table, role_table, run_table
-from scaling_sim.report.summary import findings
+from scaling_sim.report.summary import findings, misfit
 from scaling_sim.report.table import Range
 from scaling_sim.report.tables import (
     allocation_table,
@@ -107,6 +107,33 @@ def test_findings_of_a_study_and_of_a_fit(study: ReportData, fit_only: ReportDat
     none = findings(changed(study, crossover=changed(study.crossover, C=nowhere)))
     assert none[-1].value == "no C*"
     assert "100.0%" in none[-1].between
+
+
+def test_a_crossing_that_the_runs_do_not_determine_is_no_number(study: ReportData, changed: Any) -> None:
+    assert study.crossover is not None
+    known = study.crossover.reach.largest
+    near = changed(study.crossover.C, draws=known * np.geomspace(2, 20, 100))
+    tested = changed(study.crossover.reach, backtested=2.0)
+    determined = changed(study.crossover, C=near, reach=tested)
+    assert findings(changed(study, crossover=determined))[-1].value.startswith("C* = ")
+    wide = changed(near, draws=known * np.geomspace(1, 1e4, 100))
+    tile = findings(changed(study, crossover=changed(determined, C=wide)))[-1]
+    assert (tile.value, tile.between) == ("C*", "not determined by these runs")
+    assert "spans more than 3 decades" in tile.words
+    far = changed(determined, reach=changed(tested, backtested=0.4))
+    assert "decades beyond the runs, and a back-test reached 0.4" in findings(changed(study, crossover=far))[-1].words
+
+
+def test_misfit_is_stated_and_doubted_above_two_per_cent(fit_only: ReportData, changed: Any) -> None:
+    fit = fit_only.fits["chinchilla"]
+    small = changed(fit_only, fits={"chinchilla": changed(fit, noise={"sigma": np.full(10, 0.004)})})
+    assert misfit(small).doubtful is False
+    assert "0.4%" in misfit(small).sentences[0]
+    noise = {"sigma_curve": np.full(10, 0.003), "tau_curve": np.full(10, 0.04), "sigma_stopped": np.full(10, 0.01)}
+    large = misfit(changed(fit_only, fits={"chinchilla": changed(fit, noise=noise)}))
+    assert large.doubtful
+    assert "4.0% (curve rows), 1.0% (stopped rows)" in large.sentences[0]
+    assert misfit(ReportData(title="empty")).sentences == ()
 
 
 def test_missing_parts_give_no_table() -> None:

@@ -49,6 +49,7 @@ from scaling_sim.report.figures.ticks import log_axes
 from scaling_sim.report.table import exact, number
 
 if TYPE_CHECKING:
+    from scaling_sim.predict import Crossover
     from scaling_sim.report.data import ReportData
 
 JOINT = ("alpha_N", "N_c", "alpha_S", "S_c", "alpha_B", "B_star")
@@ -186,8 +187,7 @@ def figure_crossover(data: ReportData) -> ReportFigure:
     top.tick_params(labelbottom=False)
     top.legend(loc="upper right")
     log_axes(low, y=False)
-    share = float(np.mean(~np.isfinite(cross)))
-    figure.reading = _crossing_text(cross, share, float(measured.max()))
+    figure.reading = _crossing_text(data.crossover)
     return figure
 
 
@@ -231,15 +231,18 @@ def _crossing_density(ax: Axes, cross: Array, C: Array) -> None:
     ax.set_yticks([])
 
 
-def _crossing_text(cross: Array, share: float, measured: float) -> str:
-    from scaling_sim.predict.quantity import quantile
-
-    low, middle, high = (quantile(cross, level) for level in (0.05, 0.5, 0.95))
+def _crossing_text(result: Crossover) -> str:
+    low, high = result.C.interval(0.9)
+    middle, share = result.C.median, result.probability_none
     if not np.isfinite(middle):
         return f"{share:.0%} of the draws have no crossing: the runs do not say where the laws contradict one another."
-    decades = np.log10(middle / measured)
+    decades = result.decades_beyond_runs.median
+    place = (
+        f"This lies {decades:.1f} decades beyond the largest run" if np.isfinite(decades) else "The runs are unknown"
+    )
+    doubt = f" The runs do not determine it: {result.not_determined}." if result.not_determined else ""
     return (
         f"The two laws contradict one another at about {number(middle)} FLOP (90 %: {number(low)} to {number(high)}); "
-        f"{share:.1%} of the draws have no crossing. This lies {decades:.1f} decades beyond the largest run, so it is "
-        "a statement about the laws rather than a forecast."
+        f"{share:.1%} of the draws have no crossing. {place}, so it is a statement about the laws rather than a "
+        f"forecast.{doubt}"
     )

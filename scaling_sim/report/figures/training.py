@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -112,7 +113,7 @@ def figure_critical_batch(data: ReportData) -> ReportFigure:
     from scaling_sim.laws.kaplan import critical_batch
 
     figure, (ax,) = sheet("critical-batch", "The critical batch", [""], height=4.0)
-    losses = _noise_scale_points(ax, data)
+    losses, scales = _noise_scale_points(ax, data)
     table = data.table
     measured = [losses] + ([table.loss[table.curve]] if table is not None and table.curve.any() else [fit.runs.loss])
     L = span(np.concatenate(measured), 1.15, 1.0)
@@ -136,13 +137,26 @@ def figure_critical_batch(data: ReportData) -> ReportFigure:
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
     figure.reading = (
         "Above this batch, more sequences per step hardly save steps; below it, smaller batches hardly save compute. "
-        "The line comes from the losses of runs at several batches; the points are the gradient noise scale, an "
-        "independent measurement that only roughly agrees, as in the paper."
+        "The line comes from the losses of runs at several batches." + _noise_scale_text(losses, scales, fit.draws)
     )
     return figure
 
 
-def _noise_scale_points(ax: Axes, data: ReportData) -> Array:
+def _noise_scale_text(losses: Array, scales: Array, draws: Mapping[str, Array]) -> str:
+    """How far the gradient noise scale lies from the fitted B_crit, in numbers."""
+    from scaling_sim.laws.kaplan import critical_batch
+
+    if not len(losses):
+        return " No gradient noise scale was measured beside it."
+    middle = {name: float(np.median(values)) for name, values in draws.items()}
+    low, half, high = np.quantile(scales / critical_batch(losses, middle), [0.1, 0.5, 0.9])
+    return (
+        f" The points are the gradient noise scale, measured independently: over {len(losses)} of them its median is "
+        f"{half:.2g} times the line (80 % of the points: {low:.2g} to {high:.2g} times)."
+    )
+
+
+def _noise_scale_points(ax: Axes, data: ReportData) -> tuple[Array, Array]:
     found: dict[float, list[tuple[float, float]]] = {}
     for record in data.records:
         for point in record.curve:
@@ -153,7 +167,8 @@ def _noise_scale_points(ax: Axes, data: ReportData) -> Array:
         x, y = np.array(found[value]).T
         text = f"noise scale, N = {exact(value)}"
         points(ax, x, y, series=text, colour=colour, label=text, size=3.2, alpha=0.7)
-    return np.array([loss for value in sizes for loss, _ in found[value]])
+    pairs = np.array([pair for value in sizes for pair in found[value]], dtype=float).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
 
 
 @drawn
