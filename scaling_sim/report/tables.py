@@ -136,9 +136,10 @@ def allocation_table(data: ReportData) -> Table | None:
     words = {"N": "N, parameters", "D": "tokens", "B": "batch, tokens", "S": "steps", "loss": "loss, nats"}
     columns = ("law", "compute, FLOP", *(words[name] for name in names), "beyond back-test")
     rows = tuple(_allocation_row(plan, names) for plan in plans)
+    said = "".join(f" {p.header.get('law', '')}: {'; '.join(p.notes)}." for p in data.allocations if p.notes)
     note = (
-        "Medians with 90 % intervals of the parameters' posterior. All tokens are fresh; compute is what is paid, "
-        "6·N·tokens."
+        "Medians with 90 % intervals of the parameters' posterior; beyond the runs the loss also carries what the "
+        f"back-test found, as forecasts do. All tokens are fresh; compute is what is paid, 6·N·tokens.{said}"
     )
     return Table("allocation", "Compute-optimal models", columns, rows, note)
 
@@ -194,7 +195,10 @@ def forecast_table(data: ReportData) -> Table | None:
         return None
     rows = tuple(_forecast_row(forecast) for forecast in data.forecasts)
     columns = ("law", "formula", "N, parameters", "compute, FLOP", "loss, nats", "by the law alone", "beyond back-test")
-    note = "Expected losses with 90 % intervals; the scatter between seeds comes on top."
+    said = "; ".join(dict.fromkeys(note for forecast in data.forecasts for note in forecast.notes))
+    note = "Expected losses with 90 % intervals; the scatter between seeds comes on top." + (
+        f" {said}." if said else ""
+    )
     return Table("forecasts", "Forecasts", columns, rows, note)
 
 

@@ -61,6 +61,7 @@ def test_one_row_per_budget(study: ReportData) -> None:
     table = allocation_table(study)
     assert table is not None
     assert [row[1] for row in table.rows] == [1e15, 1e18, 1e21]
+    assert "kaplan: N* " in table.note
     one = study.allocations[0][1]
     assert table.rows[1][2] == Range.of(one.N)
 

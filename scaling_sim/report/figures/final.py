@@ -101,7 +101,7 @@ def figure_allocation(data: ReportData) -> ReportFigure:
     seen = fit.data
     N, tokens = seen.columns["N"], seen.columns["tokens"]
     C = span(6 * N * tokens, 1.0, 1e3, 40)
-    plan = allocate(fit, compute=C)
+    plan = allocate(fit, compute=C, backtest=None)
     figure, axes = sheet("allocation", "What a budget should buy", ["Best size", "Best number of tokens"], height=3.9)
     for ax, name, own in zip(axes, ("N", "D"), (N, tokens), strict=True):
         points(ax, 6 * N * tokens, own, series="runs", colour=GREY, size=2.6, alpha=0.5, label="runs")
