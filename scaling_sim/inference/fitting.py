@@ -64,7 +64,7 @@ def fit(
     """
     table, form = read_runs(runs, columns), get_law(law)
     target = LogPosterior(form, prepare(table, form))
-    point, _, agreed = huber_minimum(target)
+    robust, _, agreed = huber_minimum(target)
     mode, mode_agreed = posterior_mode(target)
     drawn = sample(
         target, mode, seed=seed, min_ess=min_ess, max_steps=max_steps, processes=processes, progress=progress
@@ -72,11 +72,20 @@ def fit(
     if not drawn.diagnostics.converged:
         warnings.warn(f"{form.name}: {drawn.diagnostics.verdict}", ConvergenceWarning, stacklevel=2)
     notes = () if agreed and mode_agreed else ("the two best starts of the point estimate ended in different minima",)
-    return _posterior(target, drawn, natural_point(target, point), table, seed, notes)
+    points = {
+        "point": natural_point(target, mode.u[: target.num_law]),
+        "huber_point": natural_point(target, robust),
+    }
+    return _posterior(target, drawn, points, table, seed, notes)
 
 
 def _posterior(
-    target: LogPosterior, drawn: Sample, point: dict[str, float], table: Any, seed: int, notes: tuple[str, ...]
+    target: LogPosterior,
+    drawn: Sample,
+    points: dict[str, dict[str, float]],
+    table: Any,
+    seed: int,
+    notes: tuple[str, ...],
 ) -> Posterior:
     """Thinned draws, in natural parameters, with everything that later steps need."""
     data, form = target.data, target.law
@@ -99,7 +108,7 @@ def _posterior(
         },
         noise=noise,
         u=u,
-        point=point,
+        **points,
         diagnostics=drawn.diagnostics,
         parameter_diagnostics=parameter_diagnostics(drawn.chain, form, target.centre, target.num_law),
         identifiability=ratios,

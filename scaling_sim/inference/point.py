@@ -105,7 +105,8 @@ def point_fit(
 
 def natural_point(target: LogPosterior, u: Array) -> dict[str, float]:
     """Natural parameters of one point of the law's coordinates (num_law,)."""
-    return {name: float(value[0]) for name, value in target.law.to_parameters(u[None], target.centre).items()}
+    with np.errstate(all="ignore"):
+        return {name: float(value[0]) for name, value in target.law.to_parameters(u[None], target.centre).items()}
 
 
 def huber_minimum(target: LogPosterior, delta: float = 1e-3) -> tuple[Array, float, bool]:

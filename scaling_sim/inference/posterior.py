@@ -38,7 +38,9 @@ class Posterior:
     their role
         where there are several
     u : (n_draws, n_coordinates) the same draws in sampling coordinates, the law's first
-    point : natural parameters of the log-Huber point estimate
+    point : natural parameters at the mode of the posterior over its sampling coordinates
+    huber_point : natural parameters that minimise Σ Huber(log loss − log prediction), δ = 1e-3: no noise model, so that
+    it may lie far outside the intervals where points of a curve go together or outliers weigh
     diagnostics : convergence, by coordinate
     parameter_diagnostics : natural parameter → {"r_hat", "ess", "mcse"}
     identifiability : posterior sd / prior sd, by coordinate and exponent
@@ -66,6 +68,7 @@ class Posterior:
     coordinates: tuple[Coordinate, ...]
     chain: Array
     notes: tuple[str, ...] = ()
+    huber_point: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -112,8 +115,8 @@ class Posterior:
     def to_json(self) -> dict[str, Any]:
         """One object: each natural parameter under its name, with what a reader needs to judge it; NaN becomes None.
 
-        A parameter holds ``median``, ``interval50``, ``interval90``, ``point`` (log-Huber), ``ess``, ``mcse``,
-        ``r_hat`` and ``sd_ratio`` (posterior sd / prior sd). N_c in parameters, D_c and B_star in tokens, S_c in steps,
+        A parameter holds ``median``, ``interval50``, ``interval90``, ``point`` (mode), ``huber_point``, ``ess``,
+        ``mcse``, ``r_hat`` and ``sd_ratio`` (posterior sd / prior sd). N_c in parameters, D_c and B_star in tokens, S_c in steps,
         C_c in FLOP.
         """
         header = {
@@ -166,7 +169,8 @@ class Posterior:
             "median": row["median"],
             "interval50": [row["lo50"], row["hi50"]],
             "interval90": [row["lo90"], row["hi90"]],
-            **({"point": self.point[name]} if name in self.point else {}),
+            **_known("point", self.point, name),
+            **_known("huber_point", self.huber_point, name),
             **{key: row[key] for key in known if row[key] is not None},
         }
 
@@ -186,6 +190,11 @@ class Posterior:
             "r_hat": known.get("r_hat", float("nan")),
             "sd_ratio": self.identifiability.get("log E" if name == "E" else name, float("nan")),
         }
+
+
+def _known(key: str, values: Mapping[str, float], name: str) -> dict[str, float | None]:
+    """``key`` with the value of ``name`` if there is one, None where it is beyond the range of floats."""
+    return {key: values[name] if _is_finite(values[name]) else None} if name in values else {}
 
 
 def _is_finite(value: float | str) -> bool:

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from scaling_sim.errors import DataError
 from scaling_sim.inference.design import prepare
 from scaling_sim.inference.diagnostics import Diagnostics
+from scaling_sim.inference.point import natural_point, posterior_mode
 from scaling_sim.inference.posterior import Posterior
+from scaling_sim.inference.target import LogPosterior
 from scaling_sim.laws.base import Coordinate, Normal
 from scaling_sim.laws.registry import get_law
 from scaling_sim.runs.table import RunTable
@@ -22,7 +24,7 @@ from scaling_sim.runs.table import RunTable
 if TYPE_CHECKING:
     from xarray import Dataset, DataTree
 
-FORMAT = 1
+FORMAT = 2
 """Of the file; raised when an old one can no longer be read as it is."""
 
 
@@ -94,6 +96,11 @@ def load_fit(path: str | Path) -> Posterior:
 def _posterior(tree: DataTree, head: dict[str, Any]) -> Posterior:
     law = get_law(head["law"], **head["options"])
     runs = _runs_table(tree["runs"].to_dataset(), head["runs"])
+    data = prepare(runs, law)
+    if head["format"] == 1:  # its point was the log-Huber one
+        target = LogPosterior(law, data)
+        mode = posterior_mode(target)[0].u[: target.num_law]
+        head = {**head, "huber_point": head["point"], "point": natural_point(target, mode)}
     values = {str(name): array.values.reshape(-1) for name, array in tree["posterior"].data_vars.items()}
     coordinates = tuple(Coordinate(name, Normal(mean, sd), meaning) for name, mean, sd, meaning in head["coordinates"])
     flat = [tree["unconstrained_posterior"][c.name].values.reshape(-1) for c in coordinates]
@@ -104,7 +111,7 @@ def _posterior(tree: DataTree, head: dict[str, Any]) -> Posterior:
         u=np.stack(flat, axis=1),
         diagnostics=Diagnostics(**head["diagnostics"]),
         runs=runs,
-        data=prepare(runs, law),
+        data=data,
         dropped={reason: tuple(names) for reason, names in head["dropped"].items()},
         coordinates=coordinates,
         chain=tree["trace"]["chain"].values,
@@ -113,7 +120,17 @@ def _posterior(tree: DataTree, head: dict[str, Any]) -> Posterior:
     )
 
 
-_PLAIN = ("point", "parameter_diagnostics", "identifiability", "n_used", "roles", "seed", "centre", "versions")
+_PLAIN = (
+    "point",
+    "huber_point",
+    "parameter_diagnostics",
+    "identifiability",
+    "n_used",
+    "roles",
+    "seed",
+    "centre",
+    "versions",
+)
 """Fields that JSON holds as they are."""
 
 

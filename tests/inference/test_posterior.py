@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from scaling_sim.errors import ConvergenceWarning, DataError, DesignError
-from scaling_sim.inference import Posterior, compare, fit, load_fit
+from scaling_sim.inference import Posterior, compare, fit, load_fit, point_fit
 from scaling_sim.inference.design import allowed_laws
 from scaling_sim.inference.diagnostics import parameter_diagnostics
+from scaling_sim.inference.point import posterior_mode
+from scaling_sim.inference.target import LogPosterior
 from scaling_sim.laws import get_law
 from tests.inference.support import KAPLAN, chinchilla, epoch, joint, table
 
@@ -45,6 +47,48 @@ def test_draws_and_coordinates_agree(fitted: Posterior) -> None:
     np.testing.assert_allclose(back, fitted.u[:, :5], atol=1e-9)
 
 
+def test_the_point_is_the_mode_and_the_huber_point_stands_beside_it(fitted: Posterior) -> None:
+    mode, huber = (point_fit(fitted.runs, "chinchilla", objective) for objective in ("posterior", "huber"))
+    assert fitted.point == pytest.approx(mode.parameters)
+    assert fitted.huber_point == pytest.approx(huber.parameters)
+    assert fitted.point != pytest.approx(fitted.huber_point, rel=1e-4)
+    entry = fitted.to_json()["alpha"]
+    assert (entry["point"], entry["huber_point"]) == (fitted.point["alpha"], fitted.huber_point["alpha"])
+    target = LogPosterior(fitted.law, fitted.data)
+    at_mode = fitted.law.from_parameters(fitted.point, fitted.centre)[0]
+    best = fitted.u[np.argmax(target(fitted.u))]
+    assert target(np.append(at_mode, point_noise(target))[None])[0] > target(best[None])[0] - 0.01
+
+
+def point_noise(target: LogPosterior) -> np.ndarray:
+    """Noise coordinates of the mode."""
+    return posterior_mode(target)[0].u[target.num_law :]
+
+
+def test_correlated_curves_leave_the_point_within_its_interval() -> None:
+    """Curves: neighbours err together, which the Huber point does not know."""
+    found = fit(joint(seed=2), "kaplan-ns", seed=0, min_ess=400)
+    table = found.summary()
+    for name, value in found.point.items():
+        assert table.lo90[name] <= value <= table.hi90[name], name
+
+
+def test_a_fit_of_the_first_format_is_read(fitted: Posterior, tmp_path: Path) -> None:
+    """Its ``point`` was the log-Huber one, and there was no other."""
+    path = fitted.save(tmp_path / "new.nc")
+    import xarray
+
+    with xarray.open_datatree(path, engine="h5netcdf") as opened:
+        tree = opened.load()
+    head = json.loads(tree.attrs["scaling_sim"])
+    head["point"], head["format"] = head.pop("huber_point"), 1
+    tree.attrs["scaling_sim"] = json.dumps(head)
+    tree.to_netcdf(tmp_path / "old.nc", engine="h5netcdf")
+    old = load_fit(tmp_path / "old.nc")
+    assert old.huber_point == fitted.huber_point
+    assert old.point == pytest.approx(fitted.point)
+
+
 def test_a_saved_fit_is_the_same_fit(fitted: Posterior, tmp_path: Path) -> None:
     again = load_fit(fitted.save(tmp_path / "folder" / "fit.nc"))
     assert [p.name for p in (tmp_path / "folder").iterdir()] == ["fit.nc"]
@@ -56,7 +100,18 @@ def test_a_saved_fit_is_the_same_fit(fitted: Posterior, tmp_path: Path) -> None:
     assert again.diagnostics == fitted.diagnostics
     assert again.coordinates == fitted.coordinates
     assert again.runs.data_hash == fitted.runs.data_hash
-    for name in ("centre", "seed", "versions", "notes", "dropped", "identifiability", "roles", "point", "n_used"):
+    for name in (
+        "centre",
+        "seed",
+        "versions",
+        "notes",
+        "dropped",
+        "identifiability",
+        "roles",
+        "point",
+        "huber_point",
+        "n_used",
+    ):
         assert getattr(again, name) == getattr(fitted, name), name
 
 
