@@ -14,7 +14,9 @@ def test_final_laws_never_mix_decayed_and_undecayed() -> None:
 
 
 def test_final_laws_read_the_last_point_of_a_curve() -> None:
-    runs = table(run=np.array(["a", "a", "b"]), N=np.full(3, 1e6), tokens=np.array([2e8, 1e8, 1e8]), loss=np.ones(3))
+    runs = table(
+        run=np.array(["a", "a", "b"]), N=np.array([1e6, 1e6, 2e6]), tokens=np.array([2e8, 1e8, 1e8]), loss=np.ones(3)
+    )
     data = get_law("power-n").observe(runs)
     assert data.row.tolist() == [0, 2]
 
@@ -49,3 +51,15 @@ def test_joint_law_gives_every_row_a_role_or_a_reason() -> None:
     assert {role: int((data.role == role).sum()) for role in ("stopped", "curve")} == {"stopped": 15, "curve": 224}
     assert sum(map(len, law.observe(neither).dropped.values())) == 2
     assert len(law.missing(neither)) == 4  # B, S, stopped rows, curve rows
+
+
+def test_l_of_n_reads_the_longest_runs_of_each_size_and_says_so() -> None:
+    N, tokens = np.array([1e6, 1e6, 1e6, 2e6, 2e6, 4e6]), np.array([1e8, 4e8, 4e8, 2e8, 1e8, 1e7])
+    data = get_law("power-n").observe(table(N=N, tokens=tokens, loss=np.arange(6) + 2.0))
+    assert data.row.tolist() == [1, 2, 3, 5]
+    assert data.dropped == {"a shorter run of its N: L(N) is the limit of converged runs": ("r0", "r4")}
+    assert any("kaplan estimates the limit" in note for note in data.notes)
+    plain = get_law("power-n").observe(table(N=np.geomspace(1e6, 1e9, 6), tokens=tokens, loss=np.arange(6) + 2.0))
+    assert (len(plain), plain.dropped, plain.notes) == (6, {}, ())
+    unknown = get_law("power-n").observe(table(N=N, tokens=np.full(6, np.nan), loss=np.arange(6) + 2.0))
+    assert len(unknown) == 6
