@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -21,8 +22,10 @@ COLLINEAR = 0.999
 """|correlation| of two log columns above which their exponents cannot be told apart."""
 MIN_RANGE = 1.5
 """A column that varies by less than this factor counts as one value."""
+THINNED = f"curve thinned to {MAX_POINTS} points"
 _EXPONENTS = {
-    "N": ("alpha_N", "alpha"), "tokens": ("beta",), "D": ("alpha_D", "R_D"), "C": ("alpha_C",), "S": ("alpha_S",),
+    "N": ("alpha_N", "alpha"), "N_curve": ("alpha_N_curve",),
+    "tokens": ("beta",), "D": ("alpha_D", "R_D"), "C": ("alpha_C",), "S": ("alpha_S",),
     "B": ("alpha_B",), "loss": ("alpha_B",),
 }  # fmt: skip
 
@@ -43,8 +46,14 @@ def prepare(runs: RunTable, law: Law) -> Observations:
         )
     data = law.observe(runs)
     _check_number(law, data)
-    notes = tuple(note for group in law.design(data) for note in _check_group(law, group))
-    return _thin(data.take(np.arange(len(data)), notes))
+    notes = _check_design(law, law.design(data))
+    return _thin(data.take(np.arange(len(data)), notes), runs)
+
+
+def left_out(runs: RunTable, data: Observations) -> dict[str, tuple[str, ...]]:
+    """Reason → names of all rows that a fit of ``data`` does not use: by the reader of ``runs``, or by the law."""
+    reasons = dict.fromkeys((*runs.dropped, *data.dropped))
+    return {reason: (*runs.dropped.get(reason, ()), *data.dropped.get(reason, ())) for reason in reasons}
 
 
 def allowed_laws(runs: RunTable) -> tuple[str, ...]:
@@ -62,10 +71,23 @@ def _check_number(law: Law, data: Observations) -> None:
         )
 
 
-def _check_group(law: Law, group: Mapping[str, Array]) -> list[str]:
-    """Refuse what cannot be identified; return notes on what hardly can."""
-    logs = {name: np.log(values) for name, values in group.items() if name in _EXPONENTS}
-    notes = [note for name, values in logs.items() for note in _check_range(law, name, values)]
+def _check_design(law: Law, groups: Sequence[Mapping[str, Array]]) -> tuple[str, ...]:
+    """Refuse what cannot be identified; return notes on what hardly can.
+
+    Groups may share a parameter (α_N of early-stopped runs and of curves): the one that spans most then counts.
+    """
+    widest: dict[str, tuple[str, Array]] = {}
+    for group in groups:
+        logs = {name: np.log(values) for name, values in group.items() if name in _EXPONENTS}
+        _check_collinear(law, logs)
+        for name, values in logs.items():
+            exponent = _exponent(law, name)
+            if exponent not in widest or np.ptp(values) > np.ptp(widest[exponent][1]):
+                widest[exponent] = name, values
+    return tuple(note for name, values in widest.values() for note in _check_range(law, name, values))
+
+
+def _check_collinear(law: Law, logs: Mapping[str, Array]) -> None:
     varied = [name for name, values in logs.items() if np.ptp(values) >= np.log(MIN_RANGE)]
     for first, second in combinations(varied, 2):
         correlation = float(np.corrcoef(logs[first], logs[second])[0, 1])
@@ -75,7 +97,6 @@ def _check_group(law: Law, group: Mapping[str, Array]) -> list[str]:
                 f"{second} are collinear in these runs (correlation {correlation:.5f}); add runs with another ratio "
                 f"of {second} to {first}"
             )
-    return notes
 
 
 def _check_range(law: Law, name: str, log_values: Array) -> list[str]:
@@ -98,7 +119,7 @@ def _exponent(law: Law, column: str) -> str:
     return next((name for name in _EXPONENTS[column] if name in law.parameters), f"the exponent of {column}")
 
 
-def _thin(data: Observations) -> Observations:
+def _thin(data: Observations, runs: RunTable) -> Observations:
     """At most `MAX_POINTS` points of each curve, and a note if any was thinned."""
     curve = np.flatnonzero(data.role == "curve")
     kept = curve[thinned(data.run[curve], np.log(data.columns["S"][curve]))] if len(curve) else curve
@@ -106,4 +127,6 @@ def _thin(data: Observations) -> Observations:
         return data
     thinner = f"{len(curve) - len(kept)} of {len(curve)} curve points"
     note = f"{thinner} thinned: at most {MAX_POINTS} per curve are fitted, even in log S"
-    return data.take(np.sort(np.concatenate([np.flatnonzero(data.role != "curve"), kept])), (note,))
+    thinner_data = data.take(np.sort(np.concatenate([np.flatnonzero(data.role != "curve"), kept])), (note,))
+    away = np.isin(np.arange(len(runs)), np.setdiff1d(data.row, thinner_data.row))
+    return replace(thinner_data, dropped={**data.dropped, THINNED: runs.row_names(away)})

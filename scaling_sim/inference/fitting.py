@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling_sim.errors import ConvergenceWarning
-from scaling_sim.inference.design import prepare
+from scaling_sim.inference.design import left_out, prepare
 from scaling_sim.inference.diagnostics import identifiability, not_identified, parameter_diagnostics
 from scaling_sim.inference.point import huber_minimum, natural_point, posterior_mode
 from scaling_sim.inference.posterior import Posterior, versions
@@ -115,7 +115,7 @@ def _posterior(
         runs=table,
         data=data,
         n_used=len(data),
-        dropped={**table.dropped, **data.dropped},
+        dropped=left_out(table, data),
         roles={str(role): int(np.sum(data.role == role)) for role in np.unique(data.role)},
         seed=seed,
         centre=target.centre,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling_sim.errors import ConfigError, ConvergenceError
-from scaling_sim.inference.design import prepare
+from scaling_sim.inference.design import left_out, prepare
 from scaling_sim.inference.optimum import Mode, huber, levenberg_marquardt, maximise
 from scaling_sim.inference.priors import draw_prior
 from scaling_sim.inference.target import LogPosterior
@@ -98,7 +98,7 @@ def point_fit(
         agreed=agreed,
         residuals=target.likelihood.log_response - target.log_prediction(u[None])[0],
         n_used=len(target.data),
-        n_dropped=sum(len(names) for names in target.data.dropped.values()) + table.num_dropped,
+        n_dropped=sum(len(names) for names in left_out(table, target.data).values()),
         notes=target.data.notes,
     )
 

@@ -45,7 +45,7 @@ class Posterior:
     parameter_diagnostics : natural parameter → {"r_hat", "ess", "mcse"}
     identifiability : posterior sd / prior sd, by coordinate and exponent
     runs : the table as given;  data : the rows used, in their roles
-    dropped : reason → names of the rows left out, by the reader or by the law
+    dropped : reason → names of the rows left out, by the reader, by the law or by thinning
     roles : role → number of rows
     chain : (n_ensembles, n_steps, n_coordinates), one walker of each ensemble, for trace plots
     """
@@ -83,7 +83,7 @@ class Posterior:
 
     @property
     def n_dropped(self) -> int:
-        """Rows left out, for all reasons."""
+        """Rows left out of this fit, for all reasons, each once; a run that gave no row at all counts as one."""
         return sum(len(names) for names in self.dropped.values())
 
     @property
@@ -116,8 +116,8 @@ class Posterior:
         """One object: each natural parameter under its name, with what a reader needs to judge it; NaN becomes None.
 
         A parameter holds ``median``, ``interval50``, ``interval90``, ``point`` (mode), ``huber_point``, ``ess``,
-        ``mcse``, ``r_hat`` and ``sd_ratio`` (posterior sd / prior sd). N_c in parameters, D_c and B_star in tokens, S_c in steps,
-        C_c in FLOP.
+        ``mcse``, ``r_hat`` and ``sd_ratio`` (posterior sd / prior sd). N_c in parameters, D_c and B_star in tokens,
+        S_c in steps, C_c in FLOP.
         """
         header = {
             "law": self.law_name,

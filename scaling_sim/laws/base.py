@@ -117,7 +117,10 @@ class Law(ABC):
         return observations(runs, rows, self.columns)
 
     def design(self, data: Observations) -> tuple[Mapping[str, Array], ...]:
-        """Groups of columns that must vary, and not together, for the law to be identified."""
+        """Groups of columns that must vary, and not together, for the law to be identified.
+
+        A column of one name informs one parameter; where groups share it, it need vary in one of them only.
+        """
         return (data.columns,)
 
     def centre(self, data: Observations) -> dict[str, float]:

@@ -146,7 +146,8 @@ class KaplanJoint(Law):
         """N and D of the early-stopped rows; N, B and S of the curves."""
         stopped, curve = data.role == "stopped", data.role == "curve"
         first = {name: data.columns[name][stopped] for name in ("N", "D")}
-        return (first, {name: data.columns[name][curve] for name in ("N", "S", "B")})
+        second = {name: data.columns[name][curve] for name in ("N", "S", "B")}
+        return (first, second if self.shared else {"N_curve": second.pop("N"), **second})
 
     def centre(self, data: Observations) -> dict[str, float]:
         """Means over the curve rows, and of N, D and loss over the early-stopped ones (``stopped_log_N``, …)."""

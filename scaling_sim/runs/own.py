@@ -28,19 +28,18 @@ class _Rows:
     rows: list[dict[str, Any]] = field(default_factory=list)
     dropped: dict[str, list[str]] = field(default_factory=dict)
 
-    def drop(self, reason: str, name: str, points: int = 0) -> None:
-        """Leave a run out, or some of its points."""
-        if points == 0 and not name:
-            return
-        self.dropped.setdefault(reason, []).append(f"{name} ({points} points)" if points else name)
+    def drop(self, reason: str, *names: str) -> None:
+        """Leave rows out: points ``run@step`` of a curve, or a run that gives no row at all, which counts as one."""
+        if names:
+            self.dropped.setdefault(reason, []).extend(names)
 
 
 def fields_of_records(records: Sequence[RunRecord], split: str) -> dict[str, Any]:
     """Arguments of `RunTable` for our own runs.
 
-    Roles: an early-stopped run gives its minimum (``stopped``); a run whose rate decayed to zero gives its last point
-    (``decayed``); a run at constant rate gives all its points within the first epoch and after twice the warm-up
-    (``curve``). Trials of learning rates feed no law. All else is left out under its reason.
+    Roles: an early-stopped run gives one row, its minimum (``stopped``); a run whose rate decayed to zero gives one,
+    its last point (``decayed``); a run at constant rate gives all its points within the first epoch and after twice the
+    warm-up (``curve``). Trials of learning rates feed no law. All else is left out under its reason.
 
     Raises
     ------
@@ -92,11 +91,9 @@ def _early_stopped(record: RunRecord, result: _Rows) -> Iterator[tuple[CurvePoin
 def _constant_rate(record: RunRecord, result: _Rows) -> Iterator[tuple[CurvePoint, str]]:
     config = record.config
     early = [point for point in record.curve if point.step < max(2 * config.recipe.warmup_steps, 1)]
-    repeats = [point for point in record.curve if point.tokens > config.unique_tokens]
-    if early:
-        result.drop(WARMUP, record.run_id, len(early))
-    if repeats:
-        result.drop(REPEATS, record.run_id, len(repeats))
+    repeats = [point for point in record.curve if point.tokens > config.unique_tokens and point not in early]
+    result.drop(WARMUP, *(_point_name(record, point) for point in early))
+    result.drop(REPEATS, *(_point_name(record, point) for point in repeats))
     left_out = {point.step for point in (*early, *repeats)}
     yield from ((point, "curve") for point in record.curve if point.step not in left_out)
 
@@ -108,14 +105,16 @@ def _decayed(record: RunRecord, result: _Rows) -> Iterator[tuple[CurvePoint, str
     if not complete or last.step < recipe.steps:
         result.drop(MID_DECAY, record.run_id)
         return
-    if len(record.curve) > 1:
-        result.drop(MID_DECAY, record.run_id, len(record.curve) - 1)
     yield last, "decayed"
+
+
+def _point_name(record: RunRecord, point: CurvePoint) -> str:
+    return f"{record.run_id}@{point.step}"
 
 
 def _append(result: _Rows, record: RunRecord, point: CurvePoint, role: str, split: str) -> None:
     loss = point.losses.get(split)
-    name = f"{record.run_id}@{point.step}"
+    name = _point_name(record, point)
     if loss is None:
         result.drop(NO_SPLIT, name)
     elif not math.isfinite(loss):
@@ -181,6 +180,8 @@ def _as_fields(result: _Rows, records: Sequence[RunRecord]) -> dict[str, Any]:
         "tokens = B·S, C = 6·N·tokens with N without embeddings",
         "evaluation_error is common to all runs, which share their windows; it is not noise between rows",
     ]
+    if columns["decayed"].any() or columns["stopped"].any():
+        notes.append("a run whose rate decayed gives one row, its end; an early-stopped run one, its minimum")
     if (columns["N"] == 0).any():
         notes.append(f"{int((columns['N'] == 0).sum())} rows have N = 0 (no layers): kept, left out of laws in N")
     return {

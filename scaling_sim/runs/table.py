@@ -70,7 +70,8 @@ class RunTable:
     """sha256 of the columns, 16 digits; filled in when empty."""
     simulated: bool = False
     dropped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Reason → names of the rows left out. Nothing is left out silently."""
+    """Reason → names of the rows left out, each row once: ``run``, or ``run@step`` for a point of a curve. A run that
+    gave no row at all counts as one. Nothing is left out silently."""
     notes: tuple[str, ...] = ()
     """Derivations and warnings to be shown in reports ("tokens = C/(6N)", …)."""
     extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)

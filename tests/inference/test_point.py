@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scaling_sim.errors import ConfigError, DesignError
-from scaling_sim.inference.design import prepare
+from scaling_sim.inference.design import left_out, prepare
 from scaling_sim.inference.optimum import huber
 from scaling_sim.inference.point import point_fit
 from scaling_sim.inference.target import LogPosterior
@@ -117,6 +117,40 @@ def test_single_form_laws_read_their_own_rows_of_a_study() -> None:
     assert ns.n_used == 6 * 16
     assert ns.n_used + ns.n_dropped == len(runs)
     assert ns.parameters["alpha_N"] == pytest.approx(0.09, rel=0.1)  # S_min is not S: near, not equal
+
+
+@pytest.mark.parametrize("law", ["kaplan", "kaplan-ns", "kaplan-nd", "chinchilla", "power-c"])
+def test_every_row_is_used_or_left_out_once(law: str) -> None:
+    """Long curves are thinned; two reasons of the reader meet one of the law."""
+    runs = joint(noise=False, points=24)
+    runs = runs.select(runs.N > 1e3, "not an early-stopped result")
+    found = point_fit(runs, law)
+    target = LogPosterior(get_law(law), prepare(runs, get_law(law)))
+    names = [name for reason in left_out(runs, target.data).values() for name in reason]
+    assert found.n_dropped == len(names) == len(set(names))
+    assert found.n_used + found.n_dropped == len(joint(noise=False, points=24))
+
+
+def _few_sizes(runs: RunTable, kind: str) -> RunTable:
+    """The study with runs of one kind at two sizes, a factor of 3.1 apart, only."""
+    flagged = runs.stopped if kind == "stopped" else runs.curve
+    narrow = np.isin(runs.N, [8e3, 5e4]) if kind == "stopped" else np.isin(runs.N, [8e3, 2.5e4])
+    return runs.select(~flagged | narrow, "other sizes")
+
+
+def test_a_range_is_pooled_over_the_rows_that_share_its_parameter() -> None:
+    runs = _few_sizes(joint(noise=False), "stopped")
+    assert not any("spans" in note for note in prepare(runs, get_law("kaplan")).notes)
+    notes = prepare(runs, get_law("kaplan", shared=False)).notes
+    assert [note for note in notes if "spans" in note] == [
+        "N spans 0.80 decades: alpha_N may be dominated by its prior"
+    ]
+    other = prepare(_few_sizes(joint(noise=False), "curve"), get_law("kaplan", shared=False)).notes
+    assert any("alpha_N_curve may be dominated" in note for note in other)
+    one = runs.select(~runs.stopped | (runs.N == 8e3), "other sizes")
+    assert len(prepare(one, get_law("kaplan"))) > 0
+    with pytest.raises(DesignError, match="cannot identify alpha_N: N must vary"):
+        prepare(one, get_law("kaplan", shared=False))
 
 
 def test_epoch_240_reaches_the_certified_minimum(shared_data: Path) -> None:

@@ -26,7 +26,7 @@ def test_a_constant_rate_run_gives_its_curve_after_the_warm_up(make_record: Make
     assert table.loss.tolist() == [4.0, 3.0, 2.5, 2.0]
     assert np.isnan(table.loss_error).all()  # the windows' error is common to all runs: no noise between rows
     assert table.extra["evaluation_error"].tolist() == [0.01] * 4
-    assert table.dropped == {"before twice the warm-up": (f"{record.run_id} (1 points)",)}
+    assert table.dropped == {"before twice the warm-up": (f"{record.run_id}@1",)}
     assert table.extra["purpose"].tolist() == ["curve"] * 4
     assert table.extra["seed"].tolist() == [7] * 4
 
@@ -64,7 +64,8 @@ def test_a_decayed_run_gives_its_last_point_only(make_record: Make) -> None:
     table = table_from_records([record])
     assert table.decayed.tolist() == [True]
     assert table.loss.tolist() == [2.0]
-    assert table.dropped == {"measured while the learning rate decayed": (f"{record.run_id} (4 points)",)}
+    assert table.dropped == {}
+    assert any("gives one row, its end" in note for note in table.notes)
 
 
 def test_a_cosine_that_ends_before_its_horizon_gives_nothing(make_record: Make) -> None:
@@ -77,7 +78,16 @@ def test_a_cosine_that_ends_before_its_horizon_gives_nothing(make_record: Make) 
 def test_points_beyond_one_epoch_are_no_curve(make_record: Make) -> None:
     table = table_from_records([make_record(unique_tokens=30000)])
     assert table.S.tolist() == [10, 20]
-    assert len(table.dropped["constant rate, but its data repeat and nothing stopped it"]) == 1
+    names = table.dropped["constant rate, but its data repeat and nothing stopped it"]
+    assert [name.split("@")[1] for name in names] == ["50", "100"]
+
+
+def test_every_point_of_a_curve_is_kept_or_left_out_once(make_record: Make) -> None:
+    """Five points; the first lies in the warm-up and beyond the first epoch."""
+    table = table_from_records([make_record(unique_tokens=512)])
+    names = [name for found in table.dropped.values() for name in found]
+    assert len(table) + len(names) == 5
+    assert len(set(names)) == len(names)
 
 
 def test_runs_without_a_result_are_counted_under_their_reason(make_record: Make) -> None:
