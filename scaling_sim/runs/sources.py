@@ -135,7 +135,8 @@ def _from_parquet(path: Path) -> RawTable:
 
     try:
         with path.open("rb") as handle:
-            table = pyarrow.parquet.read_table(handle)
+            # A table of runs is small: threads would only be one more thing to shut down.
+            table = pyarrow.parquet.ParquetFile(handle, pre_buffer=False).read(use_threads=False)
     except pyarrow.ArrowInvalid as error:
         raise DataError(f"{path} is not a Parquet file: {error}") from error
     columns = {name: table.column(name).to_pylist() for name in table.column_names}

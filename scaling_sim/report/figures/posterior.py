@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +35,9 @@ LABELS = {
     "E": "$E$",
 }
 MOST_TRACED, TRACE_POINTS, NUM_PRIOR_DRAWS = 12, 120, 4000
+
+LABEL_WIDTH = 16
+"""Letters of a coordinate's name beside its trace before it takes a second line."""
 
 
 def is_scale(values: Array) -> bool:
@@ -194,7 +198,9 @@ def figure_traces(data: ReportData, law: str | None = None) -> ReportFigure:
         ranks = figure.add_subplot(grid[i, 1], label=f"{name} ranks")
         _trace(trace, chain[:, :, i], palette)
         _ranks(ranks, chain[:, :, i], palette)
-        trace.set_ylabel(name.replace("_", " "), rotation=0, ha="right", va="center", fontsize=8)
+        trace.set_ylabel(
+            textwrap.fill(name.replace("_", " "), LABEL_WIDTH), rotation=0, ha="right", va="center", fontsize=8
+        )
         trace.yaxis.set_label_coords(-0.115, 0.5)
         for ax in (trace, ranks):
             ax.tick_params(labelsize=7, labelbottom=i == len(names) - 1)
