@@ -25,10 +25,14 @@ def write_study(study: Study, say: Callable[[str], None]) -> None:
 
 
 def write_tables(study: Study) -> None:
-    """CSV files under ``tables/``: the runs, the parameters of each fit, allocations, the crossover."""
+    """CSV files under ``tables/``: runs, what was left out, parameters of each fit, allocations, the crossover."""
+    import pandas as pd
+
     folder = study.folder / "tables"
     folder.mkdir(exist_ok=True)
-    study.runs.to_csv(folder / "runs.csv")
+    study.runs.to_dataframe().to_csv(folder / "runs.csv", index=False)
+    left_out = [(reason, name) for reason, names in study.runs.dropped.items() for name in names]
+    pd.DataFrame(left_out, columns=["reason", "run"]).to_csv(folder / "left_out.csv", index=False)
     for law, fit in study.fits.items():
         fit.summary().to_csv(folder / f"parameters_{law}.csv")
     for allocation in study.predictions.allocations:

@@ -38,9 +38,18 @@ def test_a_study_leaves_everything_a_reader_needs(finished: ss.Study) -> None:
     assert facts["simulated"] is False
     assert {path.name for path in (finished.folder / "tables").iterdir()} == {
         "runs.csv",
+        "left_out.csv",
         "parameters_chinchilla.csv",
         "allocation_chinchilla.csv",
     }
+
+
+def test_the_table_of_runs_is_clean(finished: ss.Study) -> None:
+    rows = ss.read_runs(finished.folder / "tables" / "runs.csv")
+    assert len(rows) == len(finished.runs)
+    assert rows.decayed.tolist() == finished.runs.decayed.tolist()
+    left_out = (finished.folder / "tables" / "left_out.csv").read_text().splitlines()
+    assert len(left_out) == 1 + sum(len(names) for names in finished.runs.dropped.values())
 
 
 def test_curves_and_final_losses_are_kept_apart(finished: ss.Study) -> None:
