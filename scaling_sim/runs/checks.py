@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,6 +15,11 @@ from scaling_sim.runs.sources import name_rows
 
 MAX_LOSS = 16.0
 """Nats per token above which a loss is suspicious when the vocabulary is not known: 1.5 ln V for V = 43,000."""
+
+BITS_OF_UNTRAINED = (1.38, 1.5)
+"""In units of ln V: an untrained model has log2 V = 1.443 ln V bits, which the rule of 1.5 ln V lets pass."""
+
+_UNITS_IN_NAME = re.compile(r"(?<![a-z])(?:(bits?|bpb|bpc|bpt)|(ppl|perplexity))(?![a-z])")
 
 Names = Sequence[str]
 Label = Callable[[str], str]
@@ -113,7 +119,7 @@ def unit_warnings(columns: Mapping[str, Column], rows: Names, given: frozenset[s
     given : frozenset
         Names of the columns that the source itself gave; what was derived cannot contradict.
     """
-    found = [_data_units(columns), _loss_units(columns)]
+    found = [_data_units(columns), _loss_units(columns), _loss_in_bits(columns)]
     if {"N", "C"} <= given and given & {"tokens", "D", "B"}:
         found.append(_compute_units(columns))
     messages = []
@@ -142,6 +148,34 @@ def _loss_units(columns: Mapping[str, Column]) -> tuple[Mask, str]:
         "the loss is above 1.5 ln(vocabulary), worse than guessing: is it in bits (loss=their_name * 0.6931), or a "
         "perplexity, or summed over tokens? Otherwise these runs diverged"
     )
+
+
+def _loss_in_bits(columns: Mapping[str, Column]) -> tuple[Mask, str]:
+    """Losses near log2(vocabulary), which is where a curve in bits starts."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = columns["loss"] / np.log(columns["vocab_size"])
+    low, high = BITS_OF_UNTRAINED
+    return (share > low) & (share <= high), (
+        "the loss is near log2(vocabulary), that of an untrained model in bits: if it is in bits, write "
+        "loss=their_name * 0.6931; otherwise these runs are worse than guessing"
+    )
+
+
+def loss_name_warning(theirs: str, rows: Names, origin: str) -> str | None:
+    """The sentence, after a `DataWarning`, if the loss comes straight from a column named like bits or perplexity.
+
+    Without the vocabulary nothing in the numbers tells bits from nats: 3.2 is a fair loss in either.
+    """
+    found = _UNITS_IN_NAME.search(theirs.lower())
+    if found is None:
+        return None
+    unit, cure = ("bits", f"loss={theirs} * 0.6931") if found[1] else ("a perplexity", "its logarithm")
+    text = (
+        f"{origin}: losses must be nats per token, but the column {theirs!r} is named like {unit}; it is read as it "
+        f"stands in {name_rows(rows, most=3)}: give {cure}"
+    )
+    warnings.warn(text, DataWarning, stacklevel=5)
+    return text
 
 
 def _compute_units(columns: Mapping[str, Column]) -> tuple[Mask, str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import difflib
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling_sim.errors import ConfigError, DataError
+from scaling_sim.runs.expression import Expression, parse_expression
 from scaling_sim.runs.sources import RawTable
 
 Column = NDArray[np.float64]
@@ -75,8 +75,9 @@ class Cells:
     ----------
     raw : RawTable
     mapping : mapping
-        Ours to theirs. Theirs may be a column's name, ``"name * 1e6"`` or ``"name / 1e6"`` (a change of units), a
-        number (the same for all rows), for ``run`` several names joined by ``+``, or None: do not read.
+        Ours to theirs. Theirs may be a column's name, arithmetic on columns and numbers (``"name * 1e6"``,
+        ``"bs * ti * 2048"``), a number (the same for all rows), for ``run`` several names joined by ``+``, or None: do
+        not read.
     """
 
     def __init__(self, raw: RawTable, mapping: Mapping[str, Any]) -> None:
@@ -90,9 +91,9 @@ class Cells:
 
     def verify(self) -> None:
         """Raise a DataError if a column of the mapping is not there."""
-        for ours, theirs in self.theirs.items():
+        for ours in self.theirs:
             if ours in NUMBERS:
-                self._name_and_factor(ours, theirs)
+                self._expression(ours)
             elif ours in TEXTS:
                 self._parts(ours)
 
@@ -117,28 +118,21 @@ class Cells:
         DataError
             The column is not there, or cells are not numbers; with their rows.
         """
-        theirs = self.theirs[ours]
-        name, factor = self._name_and_factor(ours, theirs)
-        if name is None:
-            return np.full(len(self.raw.rows), factor), np.zeros(len(self.raw.rows), dtype=np.bool_)
-        values, empty = self._floats(ours, self.raw.columns[name])
-        return values * factor if factor != 1 else values, empty
+        expression = self._expression(ours)
+        read = {name: self._floats(ours, self.raw.columns[name]) for name in expression.names}
+        values = expression.evaluate(lambda name: read[name][0])
+        empty = np.zeros(len(self.raw.rows), dtype=np.bool_)
+        for _, holes in read.values():
+            empty |= holes
+        if ours != "vocab_size" and len(expression.names) == 1:  # reports want it, and what arithmetic joins, too
+            self._used.update(expression.names)
+        return np.broadcast_to(values, empty.shape).copy(), empty
 
-    def _name_and_factor(self, ours: str, theirs: Any) -> tuple[str | None, float]:
-        if isinstance(theirs, (int, float)):
-            return None, float(theirs)
-        if theirs in self.raw.columns:
-            if ours != "vocab_size":  # reports want it, too
-                self._used.add(theirs)
-            return theirs, 1.0
-        match = re.fullmatch(r"(.+?)\s*([*/])\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)", str(theirs))
-        if match and match[1] in self.raw.columns:
-            self._used.add(match[1])
-            return match[1], float(match[3]) if match[2] == "*" else 1 / float(match[3])
-        try:
-            return None, float(theirs)
-        except (TypeError, ValueError):
-            raise self.missing(ours) from None
+    def _expression(self, ours: str) -> Expression:
+        expression = parse_expression(str(self.theirs[ours]), self.raw.columns)
+        if expression is None:
+            raise self.missing(ours)
+        return expression
 
     def _floats(self, ours: str, cells: Sequence[Any]) -> tuple[Column, Mask]:
         values = np.full(len(cells), np.nan)
@@ -154,9 +148,19 @@ class Cells:
         if bad:
             raise DataError(
                 f"{self.raw.origin}: column {self.label(ours)} must hold plain numbers such as 7e9, but {_some(bad)}; "
-                "correct these cells or leave them empty"
+                f"correct these cells, leave them empty, or do not read the column (--columns {f'{ours}='!r})"
             )
         return values, empty
+
+    def known(self) -> Mapping[str, Sequence[Any]]:
+        """Cells by name for conditions on rows: the source's columns, then ours that the mapping gives."""
+        return _Named(self)
+
+    def keep(self, rows: Mask) -> None:
+        """Leave the other rows of the source out of everything read from now on."""
+        index = np.flatnonzero(rows).tolist()
+        columns: dict[str, Sequence[Any]] = {n: [cells[i] for i in index] for n, cells in self.raw.columns.items()}
+        self.raw = RawTable(columns, [self.raw.rows[i] for i in index], self.raw.origin)
 
     def flags(self, ours: str) -> Mask:
         """Booleans (n,): true/false, yes/no or 1/0."""
@@ -194,6 +198,26 @@ class Cells:
         """The error that a column of theirs is not there: what is, and what comes nearest."""
         theirs = self.theirs.get(ours, ours)
         return missing_column(ours, str(theirs), list(self.raw.columns), self.raw.origin)
+
+
+class _Named(Mapping[str, Sequence[Any]]):
+    """Columns of a source under its names and under ours; its own name wins, and ours is read when it is asked for."""
+
+    def __init__(self, cells: Cells) -> None:
+        self._cells = cells
+        self._ours = [name for name in cells.theirs if name not in cells.raw.columns and name not in FLAGS]
+
+    def __getitem__(self, name: str) -> Sequence[Any]:
+        if name not in self._ours:
+            return self._cells.raw.columns[name]
+        return self._cells.texts(name) if name in TEXTS else self._cells.numbers(name)[0].tolist()
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._cells.raw.columns
+        yield from self._ours
+
+    def __len__(self) -> int:
+        return len(self._cells.raw.columns) + len(self._ours)
 
 
 def missing_column(ours: str, theirs: str, available: Sequence[str], origin: str) -> DataError:

@@ -12,11 +12,19 @@ import msgspec
 import numpy as np
 
 from scaling_sim.errors import ConfigError, DataError, DataWarning
-from scaling_sim.runs.checks import duplicated, refuse_duplicates, refuse_impossible, refuse_missing, unit_warnings
+from scaling_sim.runs.checks import (
+    duplicated,
+    loss_name_warning,
+    refuse_duplicates,
+    refuse_impossible,
+    refuse_missing,
+    unit_warnings,
+)
 from scaling_sim.runs.columns import FLAGS, NUMBERS, Cells, Column, Mask, is_empty
 from scaling_sim.runs.derive import DERIVED, derive, loss_error
 from scaling_sim.runs.record import RunRecord
-from scaling_sim.runs.sources import RawTable, name_rows, read_raw
+from scaling_sim.runs.sources import name_rows, read_raw
+from scaling_sim.runs.where import Condition
 
 DIVERGED = "diverged"
 NO_LOSS = "no loss yet"
@@ -64,7 +72,14 @@ class Reading:
 
     @classmethod
     def of(
-        cls, source: Any, mapping: Mapping[str, Any], *, decayed: bool | None, vocab_size: int | None, duplicates: str
+        cls,
+        source: Any,
+        mapping: Mapping[str, Any],
+        *,
+        where: Sequence[Condition] = (),
+        decayed: bool | None,
+        vocab_size: int | None,
+        duplicates: str,
     ) -> Reading:
         """Read, check and complete ``source``; see `scaling_sim.runs.table.read_runs`."""
         if duplicates not in ("refuse", "first", "last"):
@@ -78,8 +93,7 @@ class Reading:
             raise cells.missing("loss")
         if not any(name in cells for name in DERIVED):
             raise cells.missing("N")
-        raw, set_aside = _split_off_dropped(cells)
-        cells.raw = raw
+        set_aside = _split_off_dropped(cells) | _split_off_unselected(cells, where)
         reading = cls._of_cells(cells, set_aside, decayed, vocab_size)
         reading._drop_unusable(duplicates)
         reading._complete()
@@ -201,6 +215,9 @@ class Reading:
             raise DataError(f"{self.origin} has no usable rows: {left_out}")
         exact = {name: self.extra[name] for name in ("C_exact",) if name in self.extra}
         self.notes += unit_warnings({**self.columns, **exact}, self.rows, frozenset(self.given), self.origin)
+        theirs = str(self.cells.theirs["loss"])
+        if theirs in self.cells.raw.columns:
+            self.notes += filter(None, [loss_name_warning(theirs, self.rows, self.origin)])
         if not self.has_ids:
             self._warn_equal_rows()
 
@@ -218,20 +235,32 @@ class Reading:
             warnings.warn(text, DataWarning, stacklevel=5)
 
 
-def _split_off_dropped(cells: Cells) -> tuple[RawTable, dict[str, tuple[str, ...]]]:
-    """Rows that our own export marked as left out, by reason, and the table without them."""
-    raw = cells.raw
+def _split_off_dropped(cells: Cells) -> dict[str, tuple[str, ...]]:
+    """Rows that our own export marked as left out, by reason; ``cells`` keeps the others."""
     if "dropped" not in cells:
-        return raw, {}
+        return {}
     reasons = cells.texts("dropped")
-    ids = cells.texts("run") if "run" in cells else list(raw.rows)
+    ids = cells.texts("run") if "run" in cells else list(cells.raw.rows)
     dropped: dict[str, tuple[str, ...]] = {}
     for reason, name in zip(reasons, ids):
         if reason:
             dropped[reason] = (*dropped.get(reason, ()), name)
-    keep = [i for i, reason in enumerate(reasons) if not reason]
-    columns: dict[str, Sequence[Any]] = {name: [values[i] for i in keep] for name, values in raw.columns.items()}
-    return RawTable(columns, [raw.rows[i] for i in keep], raw.origin), dropped
+    cells.keep(np.array([not reason for reason in reasons], dtype=np.bool_))
+    return dropped
+
+
+def _split_off_unselected(cells: Cells, where: Sequence[Condition]) -> dict[str, tuple[str, ...]]:
+    """Rows that do not meet a condition, by condition, before any cell of theirs is judged."""
+    dropped: dict[str, tuple[str, ...]] = {}
+    for condition in where:
+        selected = condition.mask(cells.known(), cells.raw.rows, cells.raw.origin)
+        if selected.all():
+            continue
+        ids = cells.texts("run") if "run" in cells else None
+        rows = [(cells.raw.rows[i], ids[i] if ids else "") for i in np.flatnonzero(~selected).tolist()]
+        dropped[condition.reason] = tuple(f"{name} ({row})" if name else row for row, name in rows)
+        cells.keep(selected)
+    return dropped
 
 
 def _tidy(cells: Sequence[Any]) -> Any:

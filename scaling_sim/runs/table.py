@@ -19,6 +19,7 @@ from scaling_sim.errors import DataError
 from scaling_sim.runs.columns import missing_column
 from scaling_sim.runs.columns import parse_columns as parse_columns
 from scaling_sim.runs.record import RunRecord
+from scaling_sim.runs.where import Condition, parse_conditions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -200,6 +201,7 @@ def read_runs(
     source: Any,
     columns: Mapping[str, Any] | str | None = None,
     *,
+    where: str | Sequence[str] = (),
     decayed: bool | None = None,
     name: str | None = None,
     split: str = "test",
@@ -214,9 +216,13 @@ def read_runs(
         A .csv, .tsv, .jsonl or .parquet file; a study's folder; columns in memory.
     columns : mapping or str
         Our names to theirs: ``{"N": "params", "D": "tokens", "loss": "final_loss"}`` or ``"N=params,loss=final_loss"``.
-        Theirs may carry a change of units (``"params * 1e6"``), be a number that holds for all rows, or, for ``run``,
-        several names joined by ``+``. Columns with exactly our names are recognised without a mapping; None switches
-        that off.
+        Theirs may be arithmetic on columns and numbers (``"params * 1e6"``, ``"bs * ti * 2048"``), a number that holds
+        for all rows, or, for ``run``, several names joined by ``+``. Columns with exactly our names are recognised
+        without a mapping; None switches that off.
+    where : str or sequence of str
+        Conditions that a row must meet: ``"train_data = c4"``, ``["loss < 3.44", "current_steps = total_steps"]``, in
+        the source's columns or ours. The other rows are not even checked; they are counted and named in
+        `RunTable.dropped`.
     decayed : bool
         For all rows, where no column says it: whether the learning rate had decayed. With False, rows that share a run
         id are curves at constant learning rate and feed L(N, S_min).
@@ -234,7 +240,7 @@ def read_runs(
     DataError
         Missing columns, cells that are not numbers, impossible values, repeated run ids, no rows; with the rows' names.
     ConfigError
-        A column mapping that cannot be understood.
+        A column mapping or condition that cannot be understood.
 
     Warns
     -----
@@ -243,14 +249,24 @@ def read_runs(
     """
     from scaling_sim.runs.read import Reading, own_records
 
+    conditions = parse_conditions(where)
     if isinstance(source, RunTable):
-        return source
+        return _selected(source, conditions)
     records = own_records(source)
     if records is not None:
-        return table_from_records(records[0], split=split, source=name or records[1])
+        return _selected(table_from_records(records[0], split=split, source=name or records[1]), conditions)
     mapping = parse_columns(columns) if isinstance(columns, str) else dict(columns or {})
-    reading = Reading.of(source, mapping, decayed=decayed, vocab_size=vocab_size, duplicates=duplicates)
+    reading = Reading.of(
+        source, mapping, where=conditions, decayed=decayed, vocab_size=vocab_size, duplicates=duplicates
+    )
     return RunTable(**{**reading.fields, "source": name or reading.origin})
+
+
+def _selected(table: RunTable, conditions: Sequence[Condition]) -> RunTable:
+    for condition in conditions:
+        cells = {name: values.tolist() for name, values in table.to_columns().items()}
+        table = table.select(condition.mask(cells, table.row_names(), table.source), condition.reason)
+    return table
 
 
 def table_from_records(records: Iterable[RunRecord], split: str = "test", *, source: str = "records") -> RunTable:
