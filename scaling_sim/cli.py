@@ -10,7 +10,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +22,9 @@ from scaling_sim.errors import ConfigError, DataError, ScalingSimError
 
 if TYPE_CHECKING:
     from scaling_sim.inference.posterior import Posterior
+    from scaling_sim.laws.base import Law
     from scaling_sim.laws.constants import ConstantSet
+    from scaling_sim.runs.table import RunTable
 
 app = typer.Typer(
     name="scaling-sim",
@@ -37,7 +39,16 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")
 Seed = Annotated[int, typer.Option(help="Of every random choice: same seed, same numbers.")]
 StudySeed = Annotated[int | None, typer.Option(help="Replaces the study's own seed.", show_default=False)]
 NoSeed = Annotated[int, typer.Option(help="Taken by every verb; nothing here is random.", hidden=True)]
-Columns = Annotated[str | None, typer.Option(help='Ours=theirs, comma separated: "N=params,D=tokens,loss=final_loss".')]
+Columns = Annotated[
+    str | None,
+    typer.Option(help='Ours=theirs, comma separated; arithmetic is fine: "N=params,D=bs*steps*2048,loss=final_loss".'),
+]
+Where = Annotated[
+    list[str] | None, typer.Option(help='A condition that rows must meet, repeated: "train_data=c4", "loss<3.5".')
+]
+Duplicates = Annotated[
+    str, typer.Option(help="Rows of equal run id and step: `refuse` them, keep the `first` or `last`.")
+]
 FitFile = Annotated[Path | None, typer.Argument(help="A fit written by `scaling-sim fit --out`.", show_default=False)]
 Constants = Annotated[str | None, typer.Option(help="A published set of constants in place of a fit.")]
 
@@ -97,8 +108,12 @@ def sweep(
 
 @app.command()
 def runs(
-    source: Annotated[Path, typer.Argument(help="Study folder, CSV, Parquet or JSONL.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="RUNS", help="Study folder, CSV, Parquet or JSONL; - for CSV on stdin.")
+    ],
     columns: Columns = None,
+    where: Where = None,
+    duplicates: Duplicates = "refuse",
     export: Annotated[Path | None, typer.Option(help="Write the validated table: .csv or .parquet.")] = None,
     seed: NoSeed = 0,
     as_json: Json = False,
@@ -107,7 +122,7 @@ def runs(
 
     Example: scaling-sim runs study --export runs.csv
     """
-    table = _read(source, columns)
+    table = _read(source, columns, where, duplicates)
     if export is not None:
         _export(table, export)
     facts = {
@@ -128,35 +143,61 @@ def fit(
         Path, typer.Argument(metavar="RUNS", help="Study folder, CSV, Parquet or JSONL; - for CSV on stdin.")
     ],
     law: Annotated[str, typer.Option(help="See `scaling-sim laws`.")] = "chinchilla",
+    option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE of the law, repeated: source=sweep, shared=false.")
+    ] = None,
     columns: Columns = None,
+    where: Where = None,
+    duplicates: Duplicates = "refuse",
+    point: Annotated[
+        bool, typer.Option("--point", help="The log-Huber minimum only: a fraction of a second, no uncertainty.")
+    ] = False,
+    delta: Annotated[
+        float | None, typer.Option(help="Threshold of the Huber loss, with --point.  [default: 1e-3]")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Save the posterior (NetCDF, opens in ArviZ).")] = None,
     min_ess: Annotated[int, typer.Option(help="Effective draws per parameter to reach.")] = 1000,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Fit a law to runs and sample its posterior.
+    """Fit a law to runs and sample its posterior, or with --point find its log-Huber minimum.
 
     Example: scaling-sim fit runs.csv --law chinchilla --columns "N=params,D=tokens,loss=final_loss" --out fit.nc
     """
     import scaling_sim as ss
 
-    posterior = ss.fit(_read(source, columns), law=law, seed=seed, min_ess=min_ess)
-    if out is not None:
-        posterior.save(out)
+    if point and out is not None:
+        raise ConfigError("--out saves draws and --point makes none; leave one of them out")
+    if delta is not None and not point:
+        raise ConfigError("--delta is the threshold of the point estimate; it goes with --point")
+    with _interruptible("interrupted; nothing was saved"):
+        form = ss.get_law(law, **_law_options(option or []))
+        table = _read(source, columns, where, duplicates)
+        if point:
+            _fit_point(table, form, 1e-3 if delta is None else delta, as_json)
+            return
+        posterior = _fit_posterior(table, form, seed, min_ess)
+        if out is not None:
+            posterior.save(out)
     _show(posterior.to_json(), as_json, lambda: _describe_fit(posterior))
     _exit_unless(posterior.converged)
 
 
 @app.command()
 def laws(seed: NoSeed = 0, as_json: Json = False) -> None:
-    """List the laws: parameters and the columns that each needs.
+    """List the laws: parameters, options and the columns that each needs.
 
     Example: scaling-sim laws
     """
     import scaling_sim as ss
 
     table = {
-        name: {"parameters": list(law.parameters), "columns": list(law.columns), "formula": _first_line(law)}
+        name: {
+            "parameters": list(law.parameters),
+            "columns": list(law.columns),
+            "options": _options_of(law),
+            "formula": _first_line(law),
+        }
         for name, law in ((name, ss.get_law(name)) for name in ss.law_names())
     }
     _show(table, as_json, lambda: "\n".join(f"{name:18s} {facts['formula']}" for name, facts in table.items()))
@@ -373,20 +414,73 @@ def backends(seed: NoSeed = 0, as_json: Json = False) -> None:
 
 
 @contextmanager
-def _resumable() -> Iterator[None]:
-    """Say on Ctrl-C that nothing is lost, and exit with 130."""
+def _interruptible(message: str) -> Iterator[None]:
+    """Say on Ctrl-C what became of the work, and exit with 130."""
     try:
         yield
     except KeyboardInterrupt:
-        _say("interrupted; the same command again resumes")
+        _say(message)
         raise typer.Exit(130) from None
 
 
-def _read(source: Path, columns: str | None) -> Any:
-    from scaling_sim.runs import parse_columns, read_runs
+def _resumable() -> AbstractContextManager[None]:
+    return _interruptible("interrupted; the same command again resumes")
 
-    mapping = parse_columns(columns) if columns else None
-    return read_runs(str(source), columns=mapping)
+
+def _read(source: Path, columns: str | None, where: list[str] | None = None, duplicates: str = "refuse") -> Any:
+    from scaling_sim.runs import read_runs
+
+    return read_runs(str(source), columns=columns, where=where or (), duplicates=duplicates)  # type: ignore[arg-type]
+
+
+def _fit_point(table: RunTable, law: Law, delta: float, as_json: bool) -> None:
+    import time
+
+    import scaling_sim as ss
+
+    began = time.perf_counter()
+    found = ss.point_fit(table, law, delta=delta)
+    facts = {**found.to_json(), "seconds": time.perf_counter() - began}
+    _show(facts, as_json, lambda: _lines({**facts, "dropped": _counts(found.dropped)}))
+    if not found.agreed:
+        _say("warning: the two best starts ended in different minima; do not rely on these numbers")
+        raise typer.Exit(3)
+
+
+def _fit_posterior(table: RunTable, law: Law, seed: int, min_ess: int) -> Posterior:
+    import scaling_sim as ss
+    from scaling_sim.study.fit_display import FitDisplay
+
+    with FitDisplay(law.name) as display:
+        posterior: Posterior = ss.fit(table, law, seed=seed, min_ess=min_ess, progress=display.update)
+    return posterior
+
+
+def _law_options(pairs: list[str]) -> dict[str, Any]:
+    """``shared=false`` and the like, with true, false and numbers read as such."""
+    split = [pair.partition("=") for pair in pairs]
+    wrong = [name for name, equals, value in split if not (name.strip() and equals and value.strip())]
+    if wrong:
+        raise ConfigError(f"--option must read NAME=VALUE, such as source=sweep or shared=false; got {wrong[0]!r}")
+    return {name.strip().replace("-", "_"): _literal(value.strip()) for name, _, value in split}
+
+
+def _literal(text: str) -> Any:
+    try:
+        return {"true": True, "false": False}.get(text.lower(), text) if text[:1].isalpha() else float(text)
+    except ValueError:
+        return text
+
+
+def _options_of(law: Law) -> dict[str, Any]:
+    """Keyword arguments of a law with their defaults."""
+    from inspect import signature
+
+    return {name: p.default for name, p in signature(type(law)).parameters.items() if p.default is not p.empty}
+
+
+def _counts(dropped: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
+    return {reason: len(names) for reason, names in dropped.items()}
 
 
 def _export(table: Any, path: Path) -> None:
@@ -464,8 +558,10 @@ def _short(value: Any) -> str:
 
 def _describe_fit(posterior: Posterior) -> str:
     counts = f"{posterior.n_used} rows used, {posterior.n_dropped} left out"
+    reasons = "".join(f"\n  {count} {reason}" for reason, count in _counts(posterior.dropped).items())
+    notes = "".join(f"\nnote: {note}" for note in posterior.notes)
     table = posterior.summary().to_string(float_format=lambda value: f"{value:.4g}")
-    return f"{posterior.law_name}: {counts}\n\n{table}\n\n{posterior.diagnostics.verdict}"
+    return f"{posterior.law_name}: {counts}{reasons}\n\n{table}\n\n{posterior.diagnostics.verdict}{notes}"
 
 
 def _first_line(law: Any) -> str:

@@ -36,6 +36,7 @@ class PointFit:
     objective : value of what was minimised
     agreed : whether the two best starts ended in one minimum
     residuals : (n_used,) log response less log prediction
+    dropped : reason → names of the rows left out, by the reader or by the law
     """
 
     law: Law
@@ -45,8 +46,32 @@ class PointFit:
     agreed: bool
     residuals: Array
     n_used: int
-    n_dropped: int
+    dropped: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...] = ()
+    data_hash: str = ""
+    simulated: bool = False
+
+    @property
+    def n_dropped(self) -> int:
+        """Rows left out, for all reasons."""
+        return sum(len(names) for names in self.dropped.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """One object: the parameters by name, the objective, and what was left out."""
+        return {
+            "law": self.law.name,
+            "options": self.law.options(),
+            "parameters": dict(self.parameters),
+            "objective": self.objective,
+            "objective_name": self.objective_name,
+            "agreed": self.agreed,
+            "n_used": self.n_used,
+            "n_dropped": self.n_dropped,
+            "dropped": {reason: list(names) for reason, names in self.dropped.items()},
+            "notes": list(self.notes),
+            "data_hash": self.data_hash,
+            "simulated": self.simulated,
+        }
 
 
 def point_fit(
@@ -98,8 +123,10 @@ def point_fit(
         agreed=agreed,
         residuals=target.likelihood.log_response - target.log_prediction(u[None])[0],
         n_used=len(target.data),
-        n_dropped=sum(len(names) for names in left_out(table, target.data).values()),
-        notes=target.data.notes,
+        dropped=left_out(table, target.data),
+        notes=(*table.notes, *target.data.notes),
+        data_hash=table.data_hash,
+        simulated=table.simulated,
     )
 
 

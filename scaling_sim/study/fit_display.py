@@ -1,0 +1,47 @@
+"""Live progress of a fit: one line on a terminal, nothing elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from scaling_sim.study.display import duration
+
+if TYPE_CHECKING:
+    from scaling_sim.inference.sampler import Progress
+
+
+class FitDisplay:
+    """Shows the sampler's `Progress` on stderr, if that is a terminal; use it as a context manager."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._live: Any = None
+
+    def __enter__(self) -> FitDisplay:
+        if sys.stderr.isatty():
+            from rich.console import Console
+
+            console = Console(stderr=True)
+            self._live = console.status(f"{self._title}: point estimate", spinner="line")
+            self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.__exit__(kind, error, trace)
+
+    def update(self, progress: Progress) -> None:
+        """Receive one `Progress`; the sampler calls this after each block of steps."""
+        if self._live is not None:
+            self._live.update(f"{self._title}: {headline(progress)}")
+
+
+def headline(progress: Progress) -> str:
+    """The sampler in at most 45 characters: ``step 400/1230  τ 21  about 4 s left``."""
+    left = f"about {duration(progress.seconds_left)} left" if progress.seconds_left >= 0.5 else "checking"
+    expected = max(progress.expected_steps, progress.steps)
+    return f"step {progress.steps}/{expected}  τ {progress.tau:.0f}  {left}"
