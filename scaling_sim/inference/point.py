@@ -153,9 +153,11 @@ def huber_minimum(target: LogPosterior, delta: float = 1e-3) -> tuple[Array, flo
     order = np.argsort(values)
     if not np.isfinite(values[order[0]]):
         raise ConvergenceError("no start gave a finite loss; check the columns' units, or fit a simpler law")
-    scale = max(float(values[order[0]]), 1e-300)  # BFGS stops on an absolute gradient, so the objective is made 1
+    scale = float(values[order[0]])  # BFGS stops on an absolute gradient, so the objective is made 1
+    if scale < 1e-20:  # nothing is left to polish, or to agree on, without noise
+        return found[order[0]], scale, True
     best, second = (maximise(density, found[k]) for k in order[:2])
-    agreed = abs(best.value - second.value) < 1e-4 or scale < 1e-20  # nothing is left to agree on without noise
+    agreed = abs(best.value - second.value) < 1e-4
     best = max(best, second, key=lambda mode: mode.value)
     value = float(huber(residuals(best.u[None]), delta).sum())
     return best.u, value, agreed

@@ -45,6 +45,6 @@ class LogPosterior:
 
     def log_prediction(self, u: Array) -> Array:
         """(n_draws, n_rows) log predictions of law coordinates ``u`` (n_draws, num_law)."""
-        parameters = self.law.to_parameters(u, self.centre)
+        parameters = self.law.formula_parameters(u, self.centre)
         columns = {name: value[:, None] for name, value in parameters.items()}
         return self.law.log_response(columns, self.data.columns)

@@ -46,8 +46,10 @@ class Law(ABC):
     """A functional form of the loss.
 
     A user's own law is one small class: the three names, `coordinates`, `to_parameters`, `from_parameters` and either
-    `loss` or `log_loss`; `scaling_sim.laws.power` is the shortest example. `register_law` then makes it known by its
-    name.
+    `loss` or `log_loss`; the how-to "A law of your own" is an example. `register_law` then makes it known by its name.
+
+    Scale constants such as N_c = exp(log L/α) leave the range of floats where an exponent tends to 0. A law whose
+    formula should hold there, too, defines `formula_parameters` in place of `to_parameters` and gives their logarithms.
     """
 
     name: str
@@ -65,14 +67,22 @@ class Law(ABC):
         super().__init_subclass__(**kwargs)
         if cls.loss is Law.loss and cls.log_loss is Law.log_loss and cls.log_response is Law.log_response:
             raise TypeError(f"{cls.__name__} must define loss or log_loss: a law needs a formula")
+        if cls.to_parameters is Law.to_parameters and cls.formula_parameters is Law.formula_parameters:
+            raise TypeError(f"{cls.__name__} must define to_parameters (or formula_parameters)")
 
     @abstractmethod
     def coordinates(self, centre: Centre) -> tuple[Coordinate, ...]:
         """Sampling coordinates for data with this centre."""
 
-    @abstractmethod
     def to_parameters(self, u: Array, centre: Centre) -> dict[str, Array]:
-        """Natural parameters, each (n_draws,), of coordinates ``u`` (n_draws, n_coordinates)."""
+        """Natural parameters, each (n_draws,), of coordinates ``u`` (n_draws, n_coordinates); a scale may be ∞ or 0."""
+        found = self.formula_parameters(u, centre)
+        with np.errstate(over="ignore"):
+            return {name: found[name] if name in found else np.exp(found[f"log_{name}"]) for name in self.parameters}
+
+    def formula_parameters(self, u: Array, centre: Centre) -> dict[str, Array]:
+        """Parameters as a fit hands them to the formula: natural, or as a logarithm under ``log_<name>`` (`log_of`)."""
+        return self.to_parameters(u, centre)
 
     @abstractmethod
     def from_parameters(self, parameters: Parameters, centre: Centre) -> Array:
@@ -101,7 +111,16 @@ class Law(ABC):
     @property
     def exponents(self) -> tuple[str, ...]:
         """Those natural parameters that are exponents: the ones whose value does not depend on units."""
-        return tuple(name for name in self.parameters if name.startswith(("alpha", "beta")))
+        return tuple(name for name in self.parameters if name.startswith(("alpha", "beta", "exponent")))
+
+    @property
+    def decreasing(self) -> tuple[str, ...]:
+        """Columns in which the response must not rise."""
+        return tuple(name for name in self.columns if name != "B")
+
+    def remarks(self, draws: Mapping[str, Array]) -> tuple[str, ...]:
+        """What a posterior of this law says beyond its parameters, for the notes of a fit."""
+        return ()
 
     def missing(self, runs: RunTable) -> tuple[str, ...]:
         """What the table lacks for this law, in words; empty if it can be fitted."""
@@ -127,6 +146,11 @@ class Law(ABC):
         """Means of the logarithms of the columns and of the response."""
         means = {f"log_{name}": float(np.mean(np.log(data.columns[name]))) for name in self.columns}
         return means | {f"log_{self.response}": float(np.mean(np.log(data.response)))}
+
+
+def log_of(parameters: Parameters, name: str) -> Any:
+    """Logarithm of a parameter that is given as ``log_<name>`` or by itself."""
+    return parameters[f"log_{name}"] if f"log_{name}" in parameters else np.log(parameters[name])
 
 
 def stack(*coordinates: Any) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scaling_sim.laws.base import Array, Centre, Coordinate, Law, Normal, Parameters, log_sum_exp, stack
+from scaling_sim.laws.base import Array, Centre, Coordinate, Law, Normal, Parameters, log_of, log_sum_exp, stack
 
 
 class Chinchilla(Law):
@@ -33,14 +33,13 @@ class Chinchilla(Law):
             Coordinate("log_beta", Normal(log(0.3), 0.75)),
         )
 
-    def to_parameters(self, u: Array, centre: Centre) -> dict[str, Array]:
-        """E, A, α, B, β of the coordinates."""
+    def formula_parameters(self, u: Array, centre: Centre) -> dict[str, Array]:
+        """log E, log A, α, log B, β of the coordinates."""
         log_E = u[:, 0] + centre["log_loss"] - log_sum_exp(np.zeros(len(u)), u[:, 1], u[:, 2])
         alpha, beta = np.exp(u[:, 3]), np.exp(u[:, 4])
-        with np.errstate(over="ignore"):
-            A = np.exp(log_E + u[:, 1] + alpha * centre["log_N"])
-            B = np.exp(log_E + u[:, 2] + beta * centre["log_tokens"])
-        return {"E": np.exp(log_E), "A": A, "alpha": alpha, "B": B, "beta": beta}
+        log_A = log_E + u[:, 1] + alpha * centre["log_N"]
+        log_B = log_E + u[:, 2] + beta * centre["log_tokens"]
+        return {"log_E": log_E, "log_A": log_A, "alpha": alpha, "log_B": log_B, "beta": beta}
 
     def from_parameters(self, parameters: Parameters, centre: Centre) -> Array:
         """Coordinates of E, A, α, B, β."""
@@ -53,9 +52,9 @@ class Chinchilla(Law):
 
     def log_loss(self, parameters: Parameters, columns: Mapping[str, Any]) -> Array:
         """Log-sum-exp of the three terms."""
-        size = np.log(parameters["A"]) - parameters["alpha"] * np.log(columns["N"])
-        data = np.log(parameters["B"]) - parameters["beta"] * np.log(columns["tokens"])
-        return log_sum_exp(np.log(parameters["E"]), size, data)
+        size = log_of(parameters, "A") - parameters["alpha"] * np.log(columns["N"])
+        data = log_of(parameters, "B") - parameters["beta"] * np.log(columns["tokens"])
+        return log_sum_exp(log_of(parameters, "E"), size, data)
 
     def limits(self) -> Mapping[str, str]:
         """Both limits at once leave E."""

@@ -199,5 +199,17 @@ def _chinchilla_sets() -> list[ConstantSet]:
     ]
 
 
-CONSTANTS: Mapping[str, ConstantSet] = MappingProxyType({s.name: s for s in (*_kaplan_sets(), *_chinchilla_sets())})
+def _tuning_sets() -> list[ConstantSet]:
+    step_law = "Li et al. 2025, Step Law (arXiv 2503.04715)"
+    lr = {"lr_scale": 1.79, "exponent_N": -0.713, "exponent_tokens": 0.307}
+    batch = {"B_scale": 0.58, "exponent_N": 0.0, "exponent_tokens": 0.571}
+    return [
+        _set("step-law-learning-rate", f"{step_law}, best learning rate", "learning-rate", lr),
+        _set("step-law-batch-size", f"{step_law}, best batch in tokens; no dependence on N", "batch-size", batch),
+    ]
+
+
+CONSTANTS: Mapping[str, ConstantSet] = MappingProxyType(
+    {s.name: s for s in (*_kaplan_sets(), *_chinchilla_sets(), *_tuning_sets())}
+)
 """Every published set by name."""

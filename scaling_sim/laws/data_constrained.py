@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scaling_sim.laws.base import Array, Centre, Coordinate, Normal, Parameters, log_sum_exp
+from scaling_sim.laws.base import Array, Centre, Coordinate, Normal, Parameters, log_of, log_sum_exp
 from scaling_sim.laws.chinchilla import Chinchilla
 from scaling_sim.runs.table import RunTable
 
@@ -32,9 +32,9 @@ class DataConstrained(Chinchilla):
         more = (Coordinate("log_R_D", Normal(log(10.0), 1.5)), Coordinate("log_R_N", Normal(log(10.0), 1.5)))
         return (*super().coordinates(centre), *more)
 
-    def to_parameters(self, u: Array, centre: Centre) -> dict[str, Array]:
+    def formula_parameters(self, u: Array, centre: Centre) -> dict[str, Array]:
         """Chinchilla's parameters and the two constants of repetition."""
-        return super().to_parameters(u[:, :5], centre) | {"R_D": np.exp(u[:, 5]), "R_N": np.exp(u[:, 6])}
+        return super().formula_parameters(u[:, :5], centre) | {"R_D": np.exp(u[:, 5]), "R_N": np.exp(u[:, 6])}
 
     def from_parameters(self, parameters: Parameters, centre: Centre) -> Array:
         """Coordinates of the seven parameters."""
@@ -45,14 +45,21 @@ class DataConstrained(Chinchilla):
     def log_loss(self, parameters: Parameters, columns: Mapping[str, Any]) -> Array:
         """Chinchilla's form of N' and D'."""
         log_N, log_D = effective_size(parameters, columns), effective_data(parameters, columns)
-        size = np.log(parameters["A"]) - parameters["alpha"] * log_N
-        data = np.log(parameters["B"]) - parameters["beta"] * log_D
-        return log_sum_exp(np.log(parameters["E"]), size, data)
+        size = log_of(parameters, "A") - parameters["alpha"] * log_N
+        data = log_of(parameters, "B") - parameters["beta"] * log_D
+        return log_sum_exp(log_of(parameters, "E"), size, data)
 
     def missing(self, runs: RunTable) -> tuple[str, ...]:
         """Needs runs that repeat their data: without them it is `chinchilla`."""
         repeated = np.any(runs.tokens > 1.01 * runs.D)
-        return (*super().missing(runs), *(() if repeated else ("rows whose data repeat (tokens > D)",)))
+        return (
+            *super().missing(runs),
+            *(
+                ()
+                if repeated
+                else ("rows whose data repeat (tokens > D), without which R_D and R_N are not identified",)
+            ),
+        )
 
     def limits(self) -> Mapping[str, str]:
         """Repetition is worth a bounded number of fresh tokens."""
@@ -68,7 +75,7 @@ def effective_data(parameters: Parameters, columns: Mapping[str, Any]) -> Array:
 def effective_size(parameters: Parameters, columns: Mapping[str, Any]) -> Array:
     """log N': parameters that the unique tokens can feed and what the excess is worth."""
     alpha, beta = parameters["alpha"], parameters["beta"]
-    log_G = (np.log(alpha * parameters["A"]) - np.log(beta * parameters["B"])) / (alpha + beta)
+    log_G = (np.log(alpha / beta) + log_of(parameters, "A") - log_of(parameters, "B")) / (alpha + beta)
     log_unique = np.log(np.minimum(columns["D"], columns["tokens"]))
     log_U = np.minimum(np.log(columns["N"]), log_G + beta / alpha * (log_G + log_unique))
     excess = np.expm1(np.minimum(np.log(columns["N"]) - log_U, 600.0))

@@ -1,6 +1,7 @@
 """The formulas of Kaplan et al. 2020 (arXiv 2001.08361) as plain functions.
 
-Parameters ``p`` map names (``alpha_N``, ``N_c``, …) to floats or arrays that broadcast against the arguments. With an
+Parameters ``p`` map names (``alpha_N``, ``N_c``, …) to floats or arrays that broadcast against the arguments; a scale
+may be given as its logarithm, ``log_N_c``. With an
 entropy floor, ``p["E"]`` > 0, every formula is that of the paper for the reducible loss L − E; without ``E`` it is the
 paper's. Logarithms are used throughout, so that neither tiny nor huge arguments overflow.
 """
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling_sim.laws.base import Parameters, log_sum_exp
+from scaling_sim.laws.base import Parameters, log_of, log_sum_exp
 
 Array = NDArray[np.float64]
 
@@ -44,7 +45,7 @@ def critical_batch(loss: Any, p: Parameters) -> Array:
     """
     reducible = np.maximum(np.asarray(loss, dtype=np.float64) - p.get("E", 0.0), 0.0)
     with np.errstate(divide="ignore", over="ignore"):
-        return np.asarray(np.exp(np.log(p["B_star"]) - np.log(reducible) / p["alpha_B"]))
+        return np.asarray(np.exp(log_of(p, "B_star") - np.log(reducible) / p["alpha_B"]))
 
 
 def min_steps(loss: Any, B: Any, S: Any, p: Parameters) -> Array:
@@ -78,13 +79,13 @@ def add_floor(log_reducible: Any, p: Parameters) -> Array:
 def log_loss_nd(N: Any, D: Any, p: Parameters) -> Array:
     """Log of the reducible part of `loss_nd`."""
     ratio = p["alpha_N"] / p["alpha_D"]
-    size = ratio * (np.log(p["N_c"]) - np.log(N))
-    return np.asarray(p["alpha_D"] * log_sum_exp(size, np.log(p["D_c"]) - np.log(D)))
+    size = ratio * (log_of(p, "N_c") - np.log(N))
+    return np.asarray(p["alpha_D"] * log_sum_exp(size, log_of(p, "D_c") - np.log(D)))
 
 
 def log_loss_ns(N: Any, S_min: Any, p: Parameters) -> Array:
     """Log of the reducible part of `loss_ns`."""
-    return log_sum_exp(p["alpha_N"] * (np.log(p["N_c"]) - np.log(N)), p["alpha_S"] * (np.log(p["S_c"]) - np.log(S_min)))
+    return log_sum_exp(p["alpha_N"] * (log_of(p, "N_c") - np.log(N)), p["alpha_S"] * (log_of(p, "S_c") - np.log(S_min)))
 
 
 def log_solve_loss(N: Any, B: Any, S: Any, p: Parameters) -> Array:
@@ -94,9 +95,9 @@ def log_solve_loss(N: Any, B: Any, S: Any, p: Parameters) -> Array:
     y/α_B))]. T is convex and falls, so that h is concave with slope ≥ 1: the root is single, and Newton's iteration
     converges to it from every start (from below after the first step), which no bracket could improve.
     """
-    k = p["alpha_N"] * (np.log(p["N_c"]) - np.log(N))
-    c = np.log(p["B_star"]) - np.log(B)
-    s = np.log(p["S_c"]) - np.log(S)
+    k = p["alpha_N"] * (log_of(p, "N_c") - np.log(N))
+    c = log_of(p, "B_star") - np.log(B)
+    s = log_of(p, "S_c") - np.log(S)
     alpha_S, inverse_B = p["alpha_S"], 1.0 / p["alpha_B"]
     y = log_sum_exp(k, alpha_S * s)  # the root for B → ∞, never above the root sought
     for _ in range(MAX_ITERATIONS):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from scaling_sim.laws import kaplan
 from scaling_sim.laws.base import Array, Centre, Coordinate, Law, Normal, Parameters, log_sum_exp, stack
+from scaling_sim.laws.floor import Floor
 from scaling_sim.laws.kaplan_nd import data_scale
 from scaling_sim.laws.kaplan_ns import missing_curves
 from scaling_sim.laws.observations import Observations, Rows, merge_rows, observations, unusable
@@ -31,7 +32,6 @@ _PRIORS = {
         "log L(N, ∞) at the centre of the early-stopped runs, less their mean log loss",
     ),
     "log_alpha_N_curve": (Normal(log(0.1), 1.0), ""),
-    "log_E": (Normal(-1.0, 2.0), "log of E over L − E at the centre of the curves"),
 }
 
 
@@ -55,15 +55,13 @@ class KaplanJoint(Law):
 
     name = "kaplan"
     columns = ("N", "D", "B", "S")
-    floor: bool = False
-    """Whether the system is that of L − E (`kaplan-floor`)."""
 
     def __init__(self, shared: bool = True) -> None:
         self.shared = shared
-        self.parameters = _SHARED + (() if shared else ("alpha_N_curve", "N_c_curve")) + (("E",) if self.floor else ())
+        self.parameters = _SHARED + (() if shared else ("alpha_N_curve", "N_c_curve"))
         more = () if shared else ("log_loss_stopped", "log_alpha_N_curve")
         first = tuple(_PRIORS)[: len(_SHARED)]
-        self._names = first + more + (("log_E",) if self.floor else ())
+        self._names = first + more
 
     def options(self) -> dict[str, Any]:
         """Whether α_N and N_c are shared."""
@@ -73,43 +71,43 @@ class KaplanJoint(Law):
         """Weak priors: 90 % of them within a factor of 5 (exponents) or 27 (ratios at the centre) of the median."""
         return tuple(Coordinate(name, *_PRIORS[name]) for name in self._names)
 
-    def to_parameters(self, u: Array, centre: Centre) -> dict[str, Array]:
-        """Natural parameters of the coordinates."""
+    def formula_parameters(self, u: Array, centre: Centre) -> dict[str, Array]:
+        """The exponents and the log scales of the coordinates."""
         x = dict(zip(self._names, u.T, strict=True))
         alpha = {key: np.exp(x[f"log_{key}"]) for key in ("alpha_N", "alpha_D", "alpha_S", "alpha_B")}
-        floor = x["log_E"] if self.floor else np.full(len(u), -np.inf)
-        log_loss = x["log_loss"] + centre["log_loss"] - log_sum_exp(np.zeros(len(u)), floor)  # of L − E
+        log_loss = x["log_loss"] + centre["log_loss"]
         log_size = log_loss - log_sum_exp(np.zeros(len(u)), x["log_S_N"])
         alpha_curve = alpha["alpha_N"] if self.shared else np.exp(x["log_alpha_N_curve"])
-        with np.errstate(over="ignore"):
-            S_c, B_star = self._step_scales(x, log_size, log_loss, alpha, centre)
-            N_c_curve = np.exp(centre["log_N"] + log_size / alpha_curve)
-            N_c = N_c_curve if self.shared else self._own_scale(x, floor, log_loss, alpha["alpha_N"], centre)
-            log_limit = alpha["alpha_N"] * (np.log(N_c) - centre["stopped_log_N"])
-            log_D_c = centre["stopped_log_D"] + data_scale(log_limit, np.exp(x["log_overfit"]), alpha["alpha_D"])
-            natural = alpha | {"N_c": N_c, "D_c": np.exp(log_D_c), "S_c": S_c, "B_star": B_star}
-        natural |= {} if self.shared else {"alpha_N_curve": alpha_curve, "N_c_curve": N_c_curve}
-        natural |= {"E": np.exp(log_loss + floor)} if self.floor else {}
-        return {name: natural[name] for name in self.parameters}
+        curve = {"alpha_N_curve": alpha_curve, "log_N_c_curve": centre["log_N"] + log_size / alpha_curve}
+        log_S_min = centre["log_S"] - np.logaddexp(0.0, x["log_batch"])
+        scales = {"log_S_c": log_S_min + (log_size + x["log_S_N"]) / alpha["alpha_S"]}
+        scales["log_B_star"] = centre["log_B"] + x["log_batch"] + log_loss / alpha["alpha_B"]
+        log_limit = (  # log L(N, ∞) at the centre of the early-stopped runs
+            alpha_curve * (curve["log_N_c_curve"] - centre["stopped_log_N"])
+            if self.shared
+            else x["log_loss_stopped"] + centre["stopped_log_loss"]
+        )
+        scales["log_N_c"] = centre["stopped_log_N"] + log_limit / alpha["alpha_N"]
+        overfit = data_scale(log_limit, np.exp(x["log_overfit"]), alpha["alpha_D"])
+        scales["log_D_c"] = centre["stopped_log_D"] + overfit
+        return alpha | scales | ({} if self.shared else curve)
 
     def from_parameters(self, parameters: Parameters, centre: Centre) -> Array:
         """Coordinates of natural parameters."""
         p, curve = parameters, curve_parameters(parameters)
         N, B, S = (np.exp(centre[f"log_{name}"]) for name in ("N", "B", "S"))
-        reducible = kaplan.log_solve_loss(N, B, S, curve)
-        log_E = np.log(p["E"]) if self.floor else np.full(np.shape(reducible), -np.inf)
+        log_loss = kaplan.log_solve_loss(N, B, S, curve)
         log_size = curve["alpha_N"] * (np.log(curve["N_c"]) - centre["log_N"])
         log_limit = p["alpha_N"] * (np.log(p["N_c"]) - centre["stopped_log_N"])
         stopped = kaplan.log_loss_nd(np.exp(centre["stopped_log_N"]), np.exp(centre["stopped_log_D"]), p)
-        log_batch = np.log(p["B_star"]) - reducible / p["alpha_B"] - centre["log_B"]
+        log_batch = np.log(p["B_star"]) - log_loss / p["alpha_B"] - centre["log_B"]
         log_S_min = centre["log_S"] - np.logaddexp(0.0, log_batch)
         x = {f"log_{key}": np.log(value) for key, value in p.items() if key.startswith("alpha")}
-        x["log_loss"] = log_sum_exp(reducible, log_E) - centre["log_loss"]
+        x["log_loss"] = log_loss - centre["log_loss"]
         x["log_S_N"] = p["alpha_S"] * (np.log(p["S_c"]) - log_S_min) - log_size
         x["log_batch"] = log_batch
         x["log_overfit"] = np.log(stopped - log_limit)
-        x["log_loss_stopped"] = log_sum_exp(log_limit, log_E) - centre["stopped_log_loss"]
-        x["log_E"] = log_E - reducible
+        x["log_loss_stopped"] = log_limit - centre["stopped_log_loss"]
         return stack(*[x[name] for name in self._names])
 
     def log_loss(self, parameters: Parameters, columns: Mapping[str, Any]) -> Array:
@@ -118,15 +116,14 @@ class KaplanJoint(Law):
         Without a column ``stopped``, (1.6) if steps ``S`` are given, else (1.5).
         """
         if "stopped" not in columns:
-            reducible = self._curve(parameters, columns) if "S" in columns else self._stopped(parameters, columns)
-            return _with_floor(reducible, parameters)
+            return self._curve(parameters, columns) if "S" in columns else self._stopped(parameters, columns)
         stopped = np.asarray(columns["stopped"], dtype=bool)
         rows = {name: np.asarray(columns[name], dtype=np.float64) for name in self.columns}
         first = self._stopped(parameters, {name: rows[name][stopped] for name in ("N", "D")})
         second = self._curve(parameters, {name: rows[name][~stopped] for name in ("N", "B", "S")})
-        reducible = np.empty((*first.shape[:-1], len(stopped)))
-        reducible[..., stopped], reducible[..., ~stopped] = first, second
-        return _with_floor(reducible, parameters)
+        log_loss = np.empty((*first.shape[:-1], len(stopped)))
+        log_loss[..., stopped], log_loss[..., ~stopped] = first, second
+        return log_loss
 
     def missing(self, runs: RunTable) -> tuple[str, ...]:
         """Needs both kinds of rows: a table with N, D and loss alone cannot identify the system."""
@@ -162,30 +159,23 @@ class KaplanJoint(Law):
 
     def limits(self) -> Mapping[str, str]:
         """Those of the two forms."""
-        end = "L → E" if self.floor else "L → 0: must break"
         return {
             "S → ∞, fresh data": "L → (N_c/N)^α_N, converged",
             "N → ∞, repeated data": "L → (D_c/D)^α_D, early-stopped",
             "B → ∞": "S → S_min",
-            "N, S → ∞": end,
+            "N, S → ∞": "L → 0: must break",
         }
 
-    def _step_scales(
-        self, x: Mapping[str, Array], log_size: Array, log_loss: Array, alpha: Mapping[str, Array], centre: Centre
-    ) -> tuple[Array, Array]:
-        """S_c and B* from the step term and B_crit/B at the centre of the curves."""
-        log_S_min = centre["log_S"] - np.logaddexp(0.0, x["log_batch"])
-        log_S_c = log_S_min + (log_size + x["log_S_N"]) / alpha["alpha_S"]
-        return np.exp(log_S_c), np.exp(centre["log_B"] + x["log_batch"] + log_loss / alpha["alpha_B"])
-
-    def _own_scale(
-        self, x: Mapping[str, Array], floor: Array, log_loss: Array, alpha_N: Array, centre: Centre
-    ) -> Array:
-        """N_c of the early-stopped rows if it is not shared; their floor is that of the curves."""
-        total = x["log_loss_stopped"] + centre["stopped_log_loss"]
-        with np.errstate(invalid="ignore", divide="ignore"):  # a floor above the loss: no such parameters (NaN)
-            reducible = total + np.log(-np.expm1(log_loss + floor - total))
-        return np.asarray(np.exp(centre["stopped_log_N"] + reducible / alpha_N))
+    def remarks(self, draws: Mapping[str, Array]) -> tuple[str, ...]:
+        """With pairs of their own: whether early-stopped runs and curves agree about α_N."""
+        if self.shared:
+            return ()
+        low, median, high = np.quantile(draws["alpha_N"] - draws["alpha_N_curve"], (0.05, 0.5, 0.95)).tolist()
+        verdict = "which holds 0: one α_N serves both" if low <= 0 <= high else "which excludes 0: they disagree"
+        return (
+            f"alpha_N of early-stopped runs less that of curves: {median:+.4g} (90 %: {low:+.4g} to {high:+.4g}), "
+            f"{verdict}",
+        )
 
     def _stopped(self, parameters: Parameters, columns: Mapping[str, Any]) -> Array:
         return kaplan.log_loss_nd(columns["N"], columns["D"], parameters)
@@ -194,18 +184,22 @@ class KaplanJoint(Law):
         return kaplan.log_solve_loss(columns["N"], columns["B"], columns["S"], curve_parameters(parameters))
 
 
+class KaplanFloor(Floor, KaplanJoint):
+    """The joint system `kaplan` for the reducible loss L − E, read from the same rows.
+
+    L − E takes the place of L in (1.4), (1.5) and (1.6); B_crit diverges as L → E.
+    """
+
+    name = "kaplan-floor"
+
+
 def curve_parameters(parameters: Parameters) -> dict[str, Any]:
     """The parameters of (1.6): the curves' own pair under the names ``alpha_N`` and ``N_c``, where it is not shared."""
     p = dict(parameters)
     if "alpha_N_curve" in p:
-        p |= {"alpha_N": p["alpha_N_curve"], "N_c": p["N_c_curve"]}
+        p |= {"alpha_N": p["alpha_N_curve"]}
+        p |= {name: p[f"{name}_curve"] for name in ("N_c", "log_N_c") if f"{name}_curve" in p}
     return p
-
-
-def _with_floor(log_reducible: Array, parameters: Parameters) -> Array:
-    if "E" not in parameters:
-        return log_reducible
-    return log_sum_exp(np.log(parameters["E"]), log_reducible)
 
 
 def _role(runs: RunTable, flagged: NDArray[np.bool_], role: str, columns: tuple[str, ...]) -> Rows:

@@ -10,6 +10,7 @@ import numpy as np
 
 from scaling_sim.laws import kaplan
 from scaling_sim.laws.base import Array, Centre, Coordinate, Law, Normal, Parameters, log_expm1, stack
+from scaling_sim.laws.floor import Floor
 from scaling_sim.laws.observations import Observations, observations, stopped_rows, unusable
 from scaling_sim.runs.table import RunTable
 
@@ -34,14 +35,13 @@ class KaplanND(Law):
             Coordinate("log_alpha_D", Normal(log(0.1), 1.0)),
         )
 
-    def to_parameters(self, u: Array, centre: Centre) -> dict[str, Array]:
-        """The four parameters of the coordinates."""
+    def formula_parameters(self, u: Array, centre: Centre) -> dict[str, Array]:
+        """The exponents and the log scales of the coordinates."""
         overfit, alpha_N, alpha_D = np.exp(u[:, 1]), np.exp(u[:, 2]), np.exp(u[:, 3])
         log_size = u[:, 0] + centre["log_loss"] - overfit
-        with np.errstate(over="ignore"):
-            N_c = np.exp(centre["log_N"] + log_size / alpha_N)
-            D_c = np.exp(centre["log_D"] + data_scale(log_size, overfit, alpha_D))
-        return {"alpha_N": alpha_N, "N_c": N_c, "alpha_D": alpha_D, "D_c": D_c}
+        log_N_c = centre["log_N"] + log_size / alpha_N
+        log_D_c = centre["log_D"] + data_scale(log_size, overfit, alpha_D)
+        return {"alpha_N": alpha_N, "log_N_c": log_N_c, "alpha_D": alpha_D, "log_D_c": log_D_c}
 
     def from_parameters(self, parameters: Parameters, centre: Centre) -> Array:
         """Coordinates of the four parameters."""
@@ -61,6 +61,12 @@ class KaplanND(Law):
     def limits(self) -> Mapping[str, str]:
         """Each limit is a one-variable law."""
         return {"D → ∞": "L → (N_c/N)^α_N", "N → ∞": "L → (D_c/D)^α_D, early-stopped", "N, D → ∞": "L → 0: must break"}
+
+
+class KaplanNDFloor(Floor, KaplanND):
+    """L(N, D) = E + [ (N_c/N)^(α_N/α_D) + D_c/D ]^α_D: `kaplan-nd` above an entropy floor E, from the same rows."""
+
+    name = "kaplan-nd-floor"
 
 
 def data_scale(log_size: Any, overfit: Any, alpha_D: Any) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 
 from scaling_sim.laws import kaplan
 from scaling_sim.laws.base import Array, Centre, Coordinate, Law, Normal, Parameters, log_sum_exp, stack
+from scaling_sim.laws.floor import Floor
 from scaling_sim.laws.observations import Observations, curve_rows, observations, unusable
 from scaling_sim.runs.table import RunTable
 
@@ -35,14 +36,13 @@ class KaplanNS(Law):
             Coordinate("log_alpha_S", Normal(log(0.6), 0.75)),
         )
 
-    def to_parameters(self, u: Array, centre: Centre) -> dict[str, Array]:
-        """The four parameters of the coordinates."""
+    def formula_parameters(self, u: Array, centre: Centre) -> dict[str, Array]:
+        """The exponents and the log scales of the coordinates."""
         log_size = u[:, 0] + centre["log_loss"] - log_sum_exp(np.zeros(len(u)), u[:, 1])
         alpha_N, alpha_S = np.exp(u[:, 2]), np.exp(u[:, 3])
-        with np.errstate(over="ignore"):
-            N_c = np.exp(centre["log_N"] + log_size / alpha_N)
-            S_c = np.exp(centre["log_S"] + (log_size + u[:, 1]) / alpha_S)
-        return {"alpha_N": alpha_N, "N_c": N_c, "alpha_S": alpha_S, "S_c": S_c}
+        log_N_c = centre["log_N"] + log_size / alpha_N
+        log_S_c = centre["log_S"] + (log_size + u[:, 1]) / alpha_S
+        return {"alpha_N": alpha_N, "log_N_c": log_N_c, "alpha_S": alpha_S, "log_S_c": log_S_c}
 
     def from_parameters(self, parameters: Parameters, centre: Centre) -> Array:
         """Coordinates of the four parameters."""
@@ -71,6 +71,12 @@ class KaplanNS(Law):
     def limits(self) -> Mapping[str, str]:
         """Each limit is a one-variable law."""
         return {"S → ∞": "L → (N_c/N)^α_N, converged", "N → ∞": "L → (S_c/S)^α_S", "N, S → ∞": "L → 0: must break"}
+
+
+class KaplanNSFloor(Floor, KaplanNS):
+    """L(N, S) = E + (N_c/N)^α_N + (S_c/S)^α_S: `kaplan-ns` above an entropy floor E, read from the same rows."""
+
+    name = "kaplan-ns-floor"
 
 
 def main_batch(runs: RunTable) -> float:

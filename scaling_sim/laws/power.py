@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scaling_sim.laws.base import Array, Centre, Coordinate, Law, Normal, Parameters, stack
+from scaling_sim.laws.base import Array, Centre, Coordinate, Law, Normal, Parameters, log_of, stack
 
 
 class PowerLaw(Law):
@@ -28,13 +28,11 @@ class PowerLaw(Law):
             Coordinate(f"log_{self.exponent}", Normal(log(0.1), 1.0)),
         )
 
-    def to_parameters(self, u: Array, centre: Centre) -> dict[str, Array]:
-        """Exponent and scale of the coordinates."""
+    def formula_parameters(self, u: Array, centre: Centre) -> dict[str, Array]:
+        """Exponent and log scale of the coordinates."""
         alpha = np.exp(u[:, 1])
-        log_loss = u[:, 0] + centre["log_loss"]
-        with np.errstate(over="ignore"):
-            scale = np.exp(centre[f"log_{self.column}"] + log_loss / alpha)
-        return {self.exponent: alpha, self.scale: scale}
+        log_scale = centre[f"log_{self.column}"] + (u[:, 0] + centre["log_loss"]) / alpha
+        return {self.exponent: alpha, f"log_{self.scale}": log_scale}
 
     def from_parameters(self, parameters: Parameters, centre: Centre) -> Array:
         """Coordinates of exponent and scale."""
@@ -44,7 +42,7 @@ class PowerLaw(Law):
 
     def log_loss(self, parameters: Parameters, columns: Mapping[str, Any]) -> Array:
         """α (log X_c − log X)."""
-        return np.asarray(parameters[self.exponent] * (np.log(parameters[self.scale]) - np.log(columns[self.column])))
+        return np.asarray(parameters[self.exponent] * (log_of(parameters, self.scale) - np.log(columns[self.column])))
 
     def limits(self) -> Mapping[str, str]:
         """The loss falls to 0: the form has no entropy floor and must break."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling_sim.laws.floor import Floor
 from scaling_sim.laws.observations import Observations, curve_rows, final_rows, observations, unusable
 from scaling_sim.laws.power import PowerLaw
 from scaling_sim.runs.table import RunTable
@@ -31,6 +32,12 @@ class PowerC(PowerLaw):
         rows.role[beaten], rows.reason[beaten] = "", "not on the compute frontier: a cheaper run did better"
         rows.role[rows.role == "curve"] = "final"
         return observations(runs, rows, self.columns)
+
+
+class PowerCFloor(Floor, PowerC):
+    """L(C) = E + (C_c/C)^α_C: `power-c` above an entropy floor E, read from the same rows."""
+
+    name = "power-c-floor"
 
 
 def frontier(C: NDArray[np.float64], loss: NDArray[np.float64], candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:

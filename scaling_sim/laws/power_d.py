@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from scaling_sim.laws.floor import Floor
 from scaling_sim.laws.observations import Observations, observations, stopped_rows, unusable
 from scaling_sim.laws.power import PowerLaw
 from scaling_sim.runs.table import RunTable
@@ -29,3 +30,9 @@ class PowerD(PowerLaw):
             smaller = flagged & (np.max(runs.N[flagged]) > runs.N)
             reason[smaller] = "not of the largest model: L(D) is the limit of many parameters"
         return observations(runs, stopped_rows(runs, reason), self.columns)
+
+
+class PowerDFloor(Floor, PowerD):
+    """L(D) = E + (D_c/D)^α_D: `power-d` above an entropy floor E, read from the same rows."""
+
+    name = "power-d-floor"

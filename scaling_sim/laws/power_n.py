@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling_sim.laws.floor import Floor
 from scaling_sim.laws.observations import Observations, Rows, final_rows, observations, unusable
 from scaling_sim.laws.power import PowerLaw
 from scaling_sim.runs.table import RunTable
@@ -37,6 +38,12 @@ class PowerN(PowerLaw):
             return observations(runs, rows, self.columns)
         rows.role[shorter], rows.reason[shorter] = "", SHORTER
         return observations(runs, Rows(rows.role, rows.reason, (*rows.notes, _NOTE)), self.columns)
+
+
+class PowerNFloor(Floor, PowerN):
+    """L(N) = E + (N_c/N)^α_N: `power-n` above an entropy floor E, read from the same rows."""
+
+    name = "power-n-floor"
 
 
 def longest_of_size(runs: RunTable, candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:

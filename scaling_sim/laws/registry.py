@@ -11,15 +11,22 @@ from scaling_sim.laws.base import Law
 
 _BUILT_IN = {
     "power-n": "power_n:PowerN",
+    "power-n-floor": "power_n:PowerNFloor",
     "power-d": "power_d:PowerD",
+    "power-d-floor": "power_d:PowerDFloor",
     "power-c": "power_c:PowerC",
+    "power-c-floor": "power_c:PowerCFloor",
     "kaplan-nd": "kaplan_nd:KaplanND",
+    "kaplan-nd-floor": "kaplan_nd:KaplanNDFloor",
     "kaplan-ns": "kaplan_ns:KaplanNS",
+    "kaplan-ns-floor": "kaplan_ns:KaplanNSFloor",
     "critical-batch": "critical_batch:CriticalBatch",
     "kaplan": "kaplan_joint:KaplanJoint",
-    "kaplan-floor": "kaplan_floor:KaplanFloor",
+    "kaplan-floor": "kaplan_joint:KaplanFloor",
     "chinchilla": "chinchilla:Chinchilla",
     "data-constrained": "data_constrained:DataConstrained",
+    "learning-rate": "learning_rate:LearningRate",
+    "batch-size": "batch_size:BatchSize",
 }
 _REGISTERED: dict[str, type[Law]] = {}
 

@@ -311,7 +311,7 @@ def _solver(fit: Fit) -> Callable[[Fit, Array, Batch], tuple[dict[str, Array], V
         "kaplan-ns": "its steps are S_min at a batch above B_crit; without B_crit(L) they have no price. Fit 'kaplan'",
         "power-c": "it says what loss a budget reaches, not with which N",
     }
-    reason = reasons.get(fit.law_name, "its form does not relate N, tokens and compute")
+    reason = reasons.get(fit.law_name.removesuffix("-floor"), "its form does not relate N, tokens and compute")
     raise LawError(
         f"no allocation from {fit.law_name!r}: {reason}. Laws that have one: kaplan, kaplan-floor, chinchilla"
     )

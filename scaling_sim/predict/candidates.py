@@ -60,7 +60,7 @@ def default_candidates(fit: Fit, budget: float, count: int = 200) -> list[Candid
         raise LawError("published constants come without runs: pass candidates=")
     sizes = np.geomspace(runs.N[runs.N > 0].min(), max(runs.N.max(), np.sqrt(budget / 6)), 16)
     ratios = np.geomspace(1, 1000, max(count // 16, 2))
-    if fit.law_name in ("kaplan", "kaplan-floor", "kaplan-ns", "kaplan-nd"):
+    if fit.law_name.removesuffix("-floor") in ("kaplan", "kaplan-ns", "kaplan-nd"):
         made = _kaplan_candidates(fit, runs, sizes, ratios)
     else:
         made = [Candidate("final", N, 6 * N * N * r, tokens=N * r) for N in sizes for r in ratios]
@@ -76,7 +76,7 @@ def _kaplan_candidates(fit: Fit, runs: Any, sizes: Array, ratios: Array) -> list
     middle = {name: float(np.median(values)) for name, values in fit.draws.items()}
     made: list[Candidate] = []
     for N in sizes:
-        for ratio in ratios[:: 1 if fit.law_name == "kaplan-nd" else 2]:
+        for ratio in ratios[:: 1 if "S_c" not in middle else 2]:
             if "S_c" in middle and B is not None:
                 made.append(Candidate("curve", N, 6 * N * N * ratio, tokens=N * ratio, B=B, S=N * ratio / B))
             if "D_c" in middle:

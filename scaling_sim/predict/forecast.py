@@ -222,10 +222,7 @@ def _law_loss(fit: Fit, p: Mapping[str, Array], run: Run) -> tuple[Array, str, t
         return np.asarray(law.loss(p, run.columns(names, fit.law_name)), dtype=np.float64)[:, 0]
 
     if fit.law_name not in JOINT:
-        form = {"kaplan-nd": "early-stopped", "power-d": "early-stopped", "kaplan-ns": "curve"}.get(
-            fit.law_name, "final"
-        )
-        return loss(*law.columns), form, ()
+        return loss(*law.columns), _FORMS.get(fit.law_name.removesuffix("-floor"), "final"), ()
     if run.B is None or run.S is None:
         if run.D is None:
             raise ConfigError(f"{fit.law_name!r} needs B and S (a learning curve) or D (an early-stopped run)")

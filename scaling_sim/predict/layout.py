@@ -110,6 +110,33 @@ class Sweep:
             layout.add(purpose, seed, same_run=first < S, curve=True, **values)
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """A sweep of learning rate and batch: finished runs of every (N, tokens) with every pair of both.
+
+    Parameters
+    ----------
+    N, tokens : parameters and tokens processed
+    lr : peak learning rates
+    batches : tokens per step
+    seeds : runs of each pair
+    """
+
+    N: Sequence[float] = log_spaced(1e8, 1e9, 3)
+    tokens: Sequence[float] = log_spaced(3e9, 1e11, 3)
+    lr: Sequence[float] = log_spaced(2e-4, 2e-2, 10)
+    batches: Sequence[float] = tuple(2.0**k for k in range(15, 23))
+    seeds: int = 1
+
+    def layout(self) -> Layout:
+        """Rows of the sweep."""
+        _positive(N=self.N, tokens=self.tokens, lr=self.lr, batches=self.batches, seeds=[self.seeds])
+        layout = Layout()
+        for N, tokens, lr, B, seed in product(self.N, self.tokens, self.lr, self.batches, range(self.seeds)):
+            layout.add("lr", seed, N=N, tokens=tokens, D=tokens, lr=lr, B=B, S=tokens / B, decayed=True)
+        return layout
+
+
 @dataclass
 class Layout:
     """Rows as lists; ``run`` numbers the runs of each purpose."""
@@ -136,13 +163,18 @@ class Layout:
         return np.array([row[name] for row in self.rows], dtype=np.str_)
 
 
-def default_design(law: Law) -> Grid | Sweep:
+Design = Grid | Sweep | Tuning
+
+
+def default_design(law: Law) -> Design:
     """The design that can identify ``law``: curves for a law of steps, else a grid in the columns that it reads."""
+    if law.response in ("best_lr", "best_B"):
+        return Tuning()
     if "S" in law.columns:
         return Sweep() if "D" in law.columns else Sweep(batch_N=(), data_N=())
     if law.name == "data-constrained":
         return Grid(N=log_spaced(5e7, 5e9, 7), epochs=(1.0, 4.0, 16.0))
-    if law.name == "kaplan-nd":
+    if law.name in ("kaplan-nd", "kaplan-nd-floor"):
         return Grid(N=log_spaced(1e6, 1e9, 7), tokens=log_spaced(2e7, 2e10, 7), stopped=True)
     if law.columns == ("D",):
         return Grid(N=(1e9,), tokens=log_spaced(2e7, 2e10, 12), stopped=True)

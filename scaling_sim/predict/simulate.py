@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from scaling_sim.errors import ConfigError, LawError
 from scaling_sim.laws import get_law, kaplan
 from scaling_sim.laws.base import Law, Parameters
 from scaling_sim.laws.constants import constants
-from scaling_sim.predict.layout import Grid, Layout, Sweep, default_design
+from scaling_sim.laws.optimum import OptimumLaw
+from scaling_sim.predict.layout import Design, Layout, Sweep, default_design
 from scaling_sim.predict.noise import Noise, noise_by_role
+from scaling_sim.predict.tuning import tuned_log_loss
 from scaling_sim.runs.table import RunTable
 
 Array = NDArray[np.float64]
@@ -24,18 +27,20 @@ _DEFAULTS = {
     "chinchilla": "besiroglu",
     "data-constrained": "muennighoff",
     "kaplan": "kaplan-table5",
-    "kaplan-floor": "kaplan-table5",
     "kaplan-nd": "kaplan-table2",
     "kaplan-ns": "kaplan-table3",
     "power-n": "kaplan-power-n",
     "power-d": "kaplan-power-d",
     "power-c": "kaplan-power-c",
+    "learning-rate": "step-law-learning-rate",
+    "batch-size": "step-law-batch-size",
 }
+"""Published set of each law, its form with an entropy floor included (whose E must then be given)."""
 
 
 def simulate(
     truth: Any,
-    design: Grid | Sweep | None = None,
+    design: Design | None = None,
     *,
     law: str | Law | None = None,
     noise: float | Noise | Mapping[str, Noise] | None = None,
@@ -51,8 +56,8 @@ def simulate(
         A mapping gives natural parameters and the law under ``"law"`` (or by the argument). Parameters left out are
         published ones; a published amplitude is moved so that a changed exponent leaves the loss at the centre of the
         design as it was.
-    design : Grid or Sweep
-        Which runs; a default that identifies the law.
+    design : Grid, Sweep or Tuning
+        Which runs; a default that identifies the law. A `Sweep` gives any law of N and tokens learning curves.
     noise : float, Noise or mapping of role to Noise
         Roles are ``final``, ``stopped`` and ``curve``. A float is sigma (and tau). Default: the posterior's own
         medians, or `Noise`'s defaults.
@@ -66,14 +71,15 @@ def simulate(
     Returns
     -------
     RunTable
-        Extra columns: ``purpose``, ``seed`` and ``expected_loss`` (nats per token, without noise).
+        Extra columns: ``purpose``, ``seed`` and ``expected_loss`` (nats per token, without noise); of a `Tuning`
+        also ``lr``.
     """
     if seed < 0:
         raise ConfigError(f"seed must not be negative, got {seed}")
     if not 0 <= diverged < 1:
         raise ConfigError(f"diverged, a share of runs, must lie in [0, 1), got {diverged}")
     form, given = _truth(truth, law, draw, seed)
-    if form.response != "loss":
+    if form.response != "loss" and not isinstance(form, OptimumLaw):
         raise LawError(f"{form.name} gives no loss; simulate kaplan, which contains it")
     design = default_design(form) if design is None else design
     layout = design.layout()
@@ -86,6 +92,19 @@ def simulate(
     return _drop_diverged(table, diverged, rng)
 
 
+def design_of(truth: Any, *, curves: bool = False, seeds: int = 0) -> Design:
+    """The default design of a truth; with learning curves whatever its law, with ``seeds`` runs of each cell if > 0."""
+    form = _truth(truth, None, "point", 0)[0]
+    design = default_design(form)
+    if curves and not isinstance(design, Sweep):
+        if isinstance(form, OptimumLaw):
+            raise LawError(f"{form.name} says nothing about learning curves; simulate chinchilla or kaplan")
+        design = Sweep(batch_N=(), data_N=())
+    if seeds < 0:
+        raise ConfigError(f"seeds, runs of each cell, must not be negative, got {seeds}")
+    return replace(design, seeds=seeds) if seeds else design
+
+
 def _truth(truth: Any, law: str | Law | None, draw: str | int, seed: int) -> tuple[Law, dict[str, float]]:
     """The law, and natural parameters as far as they are given."""
     if isinstance(truth, Mapping):
@@ -95,19 +114,21 @@ def _truth(truth: Any, law: str | Law | None, draw: str | int, seed: int) -> tup
             raise ConfigError(
                 'a truth given by its parameters needs its law: simulate({"law": "chinchilla", "alpha": 0.5})'
             )
-        form = get_law(name, shared=False) if name == "kaplan" and "alpha_N_curve" in values else get_law(name)
-        return form, {key: float(value) for key, value in values.items()}
+        return _law_of(name, values), {key: float(value) for key, value in values.items()}
     draws: Mapping[str, Array] = truth.draws
     if truth.law_name == "kaplan-frontier":
         raise LawError("a frontier says nothing about single runs; simulate a set such as kaplan-table5")
-    form = getattr(truth, "law", None) or (
-        get_law("kaplan", shared=False) if "alpha_N_curve" in draws else get_law(truth.law_name)
-    )
+    form = getattr(truth, "law", None) or _law_of(truth.law_name, draws)
     point = getattr(truth, "point", None)
     if draw == "point" and point is not None:
         return form, {name: float(point[name]) for name in form.parameters}
     which = _which_draw(draw, len(next(iter(draws.values()))), np.random.default_rng(seed))
     return form, {name: float(draws[name][which]) for name in form.parameters}
+
+
+def _law_of(name: str | Law, parameters: Mapping[str, Any]) -> Law:
+    """The law of this name, with pairs of its own where the parameters have them."""
+    return get_law(name, shared=False) if "alpha_N_curve" in parameters and isinstance(name, str) else get_law(name)
 
 
 def _generator(seed: int, law: Law, parameters: Parameters) -> np.random.Generator:
@@ -132,7 +153,8 @@ def _complete(law: Law, given: Mapping[str, float], layout: Layout) -> dict[str,
     unknown = sorted(set(given) - set(law.parameters))
     if unknown:
         raise ConfigError(f"{law.name} has no parameter {', '.join(unknown)}; it has {', '.join(law.parameters)}")
-    published = dict(constants(_DEFAULTS[law.name]).values) if law.name in _DEFAULTS else {}
+    known = _DEFAULTS.get(law.name.removesuffix("-floor"))
+    published = {} if known is None else dict(constants(known).values)
     missing = [name for name in law.parameters if name not in given and name not in published]
     if missing:
         raise ConfigError(f"the truth of {law.name} needs {', '.join(missing)} as well")
@@ -144,7 +166,7 @@ def _complete(law: Law, given: Mapping[str, float], layout: Layout) -> dict[str,
     for place, coordinate in enumerate(law.coordinates(centre)):
         exponent = coordinate.name.removeprefix("log_")
         if exponent in law.exponents and exponent in given:
-            u[:, place] = np.log(given[exponent])
+            u[:, place] = given[exponent] if exponent == coordinate.name else np.log(given[exponent])
     moved = {name: float(values[0]) for name, values in law.to_parameters(u, centre).items()}
     return {**moved, **given}
 
@@ -158,7 +180,9 @@ def _centre(law: Law, parameters: Parameters, layout: Layout) -> dict[str, float
 
 def _expected(law: Law, parameters: Parameters, layout: Layout) -> Array:
     """Log loss (n,) of every row without noise; NaN where the law does not know enough."""
-    columns: dict[str, Array] = {name: layout.numbers(name) for name in ("N", "D", "tokens", "B", "S")}
+    columns: dict[str, Array] = {name: layout.numbers(name) for name in ("N", "D", "tokens", "B", "S", "lr")}
+    if isinstance(law, OptimumLaw):
+        return tuned_log_loss(law, parameters, columns)
     columns["C"] = 6 * columns["N"] * columns["tokens"]
     rows = {name: columns[name] for name in law.columns}
     if isinstance(law, _joint()):
@@ -214,7 +238,7 @@ def _errors(layout: Layout, noise: Mapping[str, Noise], rng: np.random.Generator
 
 
 def _table(columns: Mapping[str, Array], layout: Layout, log_loss: Array, errors: Array, source: str) -> RunTable:
-    nothing = np.full(len(log_loss), np.nan)
+    nothing, lr = np.full(len(log_loss), np.nan), layout.numbers("lr")
     fields: dict[str, Any] = {**columns, **{name: layout.flags(name) for name in ("decayed", "stopped", "curve")}}
     table = RunTable(
         **fields,
@@ -229,6 +253,7 @@ def _table(columns: Mapping[str, Array], layout: Layout, log_loss: Array, errors
             "purpose": layout.texts("purpose"),
             "seed": layout.numbers("seed"),
             "expected_loss": np.exp(log_loss),
+            **({"lr": lr} if np.isfinite(lr).any() else {}),
         },
     )
     return table.select(np.isfinite(log_loss), "the law says nothing about them")

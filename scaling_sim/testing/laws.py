@@ -68,7 +68,7 @@ def check_law(
     ----------
     law : Law, subclass of Law without arguments, or name
     decreasing : sequence of str
-        Columns in which the response must not rise; by default all that the law reads but B.
+        Columns in which the response must not rise; by default the law's own ``decreasing``.
     skip : sequence of str
         Names of checks left out, on purpose.
     num_draws, seed : int
@@ -106,7 +106,7 @@ def _subject(law: Law, decreasing: Sequence[str] | None, num_draws: int, seed: i
     priors = [coordinate.prior for coordinate in law.coordinates(law.centre(data))]
     spread = np.random.default_rng(seed).uniform(-2, 2, (num_draws, len(priors)))
     u = np.array([prior.mean for prior in priors]) + spread * np.array([prior.sd for prior in priors])
-    falls = tuple(decreasing) if decreasing is not None else tuple(name for name in law.columns if name != "B")
+    falls = tuple(law.decreasing if decreasing is None else decreasing)
     subject = _Subject(law, data, u, falls)
     finite = np.all([np.isfinite(values) for values in subject.parameters.values()], axis=0)
     if finite.mean() < 0.5:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from scaling_sim.laws.constants import constants
-from scaling_sim.predict.layout import Grid, Sweep, log_spaced
+from scaling_sim.predict.layout import Grid, Sweep, Tuning, log_spaced
 from scaling_sim.predict.noise import Noise
 from scaling_sim.predict.simulate import simulate
 from scaling_sim.runs.table import FLAGS, NUMBERS, RunTable, concat
@@ -18,7 +18,7 @@ def representative_table(seed: int = 0, noise: float = 0.005) -> RunTable:
     """Simulated runs with every column and every kind of row that a law may need.
 
     Learning curves, batch sweeps, repeated seeds and early-stopped runs of Kaplan's constants, decayed final losses
-    with and without repeated data of Muennighoff's.
+    with and without repeated data of Muennighoff's, and a sweep of learning rate and batch about Step Law's best.
     """
     curves = Sweep(
         N=log_spaced(1e5, 1e9, 5),
@@ -29,13 +29,17 @@ def representative_table(seed: int = 0, noise: float = 0.005) -> RunTable:
     )
     finals = Grid(N=log_spaced(5e7, 5e9, 4), tokens=log_spaced(1e9, 3e11, 5), epochs=(1.0, 8.0))
     quiet = Noise(noise, nu=np.inf)
-    return concat(
-        [
-            simulate(constants("kaplan-table5"), curves, noise=quiet, seed=seed),
-            simulate(constants("muennighoff"), finals, noise=quiet, seed=seed + 1),
-        ],
-        source="representative runs",
-    )
+    tuned = simulate(constants("step-law-learning-rate"), Tuning(), noise=Noise(noise / 4, nu=np.inf), seed=seed + 2)
+    plain = [
+        simulate(constants("kaplan-table5"), curves, noise=quiet, seed=seed),
+        simulate(constants("muennighoff"), finals, noise=quiet, seed=seed + 1),
+    ]
+    return concat([*map(_without_lr, plain), tuned], source="representative runs")
+
+
+def _without_lr(table: RunTable) -> RunTable:
+    """A table with a column ``lr`` of which nothing is known."""
+    return dataclasses.replace(table, extra={**table.extra, "lr": np.full(len(table), np.nan)})
 
 
 def permuted(table: RunTable, seed: int = 0) -> RunTable:

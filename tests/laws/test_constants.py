@@ -18,6 +18,8 @@ PARAMETERS = {
     "critical-batch": {"alpha_B", "B_star"},
     "chinchilla": {"E", "A", "alpha", "B", "beta"},
     "data-constrained": {"E", "A", "alpha", "B", "beta", "R_D", "R_N"},
+    "learning-rate": {"lr_scale", "exponent_N", "exponent_tokens"},
+    "batch-size": {"B_scale", "exponent_N", "exponent_tokens"},
 }
 
 
@@ -32,7 +34,8 @@ def test_every_set_is_whole_and_sourced(name: str) -> None:
         assert set(found.values) - needed <= {"alpha_N_curve", "N_c_curve"}
     for parameter, draw in found.draws.items():
         assert draw.shape == (1,)
-        assert draw[0] == found.values[parameter] > 0
+        assert draw[0] == found.values[parameter]
+        assert draw[0] > 0 or parameter.startswith("exponent")
 
 
 def test_the_three_values_of_N_c_stay_apart() -> None:
