@@ -230,22 +230,38 @@ def compare(
 
 @app.command()
 def simulate(
-    law: Annotated[str, typer.Option(help="Law of the truth.")] = "chinchilla",
+    law: Annotated[str | None, typer.Option(help="Law of the truth; `chinchilla` if nothing else is given.")] = None,
     parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE, repeated.")] = None,
     constants: Constants = None,
-    noise: Annotated[float, typer.Option(help="Scale of the noise on log loss.")] = 0.005,
+    fit_file: Annotated[Path | None, typer.Option("--fit", help="A saved fit as the truth.")] = None,
+    draw: Annotated[str, typer.Option(help="Of --fit: `point`, `random` or the number of a draw.")] = "point",
+    noise: Annotated[float | None, typer.Option(help="Scale of the noise on log loss; that of --fit, or .005.")] = None,
+    tau: Annotated[
+        float | None, typer.Option(help="Scale of the errors shared along a curve; that of --noise.")
+    ] = None,
+    ell: Annotated[float | None, typer.Option(help="E-folds of steps over which these decay; 1.")] = None,
+    nu: Annotated[float | None, typer.Option(help="Degrees of freedom of the noise, inf is normal; 5.")] = None,
+    curves: Annotated[bool, typer.Option("--curves", help="Learning curves, whatever the law.")] = False,
+    seeds: Annotated[int, typer.Option(help="Runs of each cell, or of each repeated curve; 0: as usual.")] = 0,
+    diverged: Annotated[float, typer.Option(help="Share of runs that diverge: left out and named.")] = 0.0,
     out: Annotated[Path | None, typer.Option(help="CSV to write; stdout without it.")] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Draw a complete sweep from a known law: for calibration, teaching, design.
+    """Draw a complete sweep from a known law or a saved fit: for calibration, teaching, design.
 
     Example: scaling-sim simulate --law chinchilla -p alpha=0.5 -p beta=0.25 --out simulated.csv
     """
     import scaling_sim as ss
+    from scaling_sim.predict.noise import Noise
+    from scaling_sim.predict.simulate import design_of
 
-    truth = ss.constants(constants) if constants else {"law": law, **_parameters(parameter or [])}
-    table = ss.simulate(truth, noise=noise, seed=seed)
+    truth = _truth(law, parameter or [], constants, fit_file)
+    chosen = _given({"sigma": noise, "tau": tau, "ell": ell, "nu": nu})
+    given = None if fit_file and not chosen else Noise(**chosen)
+    plan = design_of(truth, curves=curves, seeds=seeds)
+    which = draw if draw in ("point", "random") else int(_number("--draw", draw))
+    table = ss.simulate(truth, plan, noise=given, diverged=diverged, draw=which, seed=seed)
     if out is not None or not as_json:
         table.to_csv(sys.stdout if out is None else out)
     if as_json:
@@ -523,6 +539,17 @@ def _number(option: str, text: str) -> float:
 
 def _given(options: Mapping[str, float | None]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
+def _truth(law: str | None, pairs: list[str], constants: str | None, fit_file: Path | None) -> Any:
+    """What `simulate` draws from; exactly one of a law with parameters, published constants and a saved fit."""
+    import scaling_sim as ss
+
+    if sum((law is not None or bool(pairs), constants is not None, fit_file is not None)) > 1:
+        raise ConfigError("the truth is --law with -p, or --constants NAME, or --fit FIT.nc: give one of the three")
+    if fit_file is not None:
+        return _load(fit_file)
+    return ss.constants(constants) if constants else {"law": law or "chinchilla", **_parameters(pairs)}
+
+
 
 
 def _predicted(prediction: Any, as_json: bool) -> None:
