@@ -102,10 +102,11 @@ def _posterior(
     if weak:
         notes += (f"not identified by these runs (posterior sd / prior sd > .7): {', '.join(weak)}",)
     return Posterior(
+    with np.errstate(all="ignore"):
+        natural = form.to_parameters(u[:, : target.num_law], target.centre)
+    draws = {name: np.asarray(value) for name, value in natural.items()}
         law=form,
-        draws={
-            name: np.asarray(value) for name, value in form.to_parameters(u[:, : target.num_law], target.centre).items()
-        },
+        draws=draws,
         noise=noise,
         u=u,
         **points,
@@ -121,6 +122,6 @@ def _posterior(
         centre=target.centre,
         coordinates=target.coordinates,
         chain=drawn.chain[:, :: -(-steps // MAX_TRACE), 0],
-        notes=(*table.notes, *data.notes, *notes),
+        notes=(*table.notes, *data.notes, *form.remarks(draws), *notes),
         versions=versions(),
     )
