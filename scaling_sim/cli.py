@@ -208,15 +208,23 @@ def compare(
     source: Annotated[list[Path], typer.Argument(metavar="FIT...", help="Saved fits, or one table of runs and --law.")],
     law: Annotated[list[str] | None, typer.Option(help="With runs: once for each law to fit and compare.")] = None,
     columns: Columns = None,
+    methods: Annotated[
+        bool, typer.Option("--methods", help="Law, isoFLOP minima and envelope: do they agree on the best size?")
+    ] = False,
+    compute: Annotated[
+        list[float] | None, typer.Option("-C", "--compute", help="With --methods: a budget in FLOP, repeated.")
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Compare laws on the same runs by PSIS-LOO (which judges interpolation only).
+    """Compare laws on the same runs (leave-one-out and back-test), or ways to find the best size.
 
-    Example: scaling-sim compare study --law kaplan --law kaplan-floor
+    Example: scaling-sim compare runs.csv --law chinchilla --law power-n; scaling-sim compare fit.nc --methods
     """
     import scaling_sim as ss
 
+    if compute and not methods:
+        raise ConfigError("--compute goes with --methods: laws are compared without a budget")
     if law:
         if len(source) != 1:
             raise ConfigError(f"--law goes with one table of runs, got {len(source)} files")
@@ -224,8 +232,14 @@ def compare(
         fits = [ss.fit(table, law=name, seed=seed) for name in law]
     else:
         fits = [_load(path) for path in source]
-    comparison = ss.compare(fits)
-    _show(comparison.to_json(), as_json, lambda: str(comparison.to_dataframe().to_string()))
+    answers = [ss.compare_methods(fit, compute or None, seed=seed) for fit in fits] if methods else [ss.compare(fits)]
+    facts = [answer.to_json() for answer in answers]
+    _show(
+        facts[0] if len(facts) == 1 else {fit.law_name: fact for fit, fact in zip(fits, facts, strict=True)},
+        as_json,
+        lambda: "\n\n".join(map(str, answers)),
+    )
+    _exit_unless(all(fit.converged for fit in fits))
 
 
 @app.command()
@@ -525,6 +539,17 @@ def _load(path: Path | None) -> Posterior:
     return fit
 
 
+def _truth(law: str | None, pairs: list[str], constants: str | None, fit_file: Path | None) -> Any:
+    """What `simulate` draws from; exactly one of a law with parameters, published constants and a saved fit."""
+    import scaling_sim as ss
+
+    if sum((law is not None or bool(pairs), constants is not None, fit_file is not None)) > 1:
+        raise ConfigError("the truth is --law with -p, or --constants NAME, or --fit FIT.nc: give one of the three")
+    if fit_file is not None:
+        return _load(fit_file)
+    return ss.constants(constants) if constants else {"law": law or "chinchilla", **_parameters(pairs)}
+
+
 def _parameters(pairs: list[str]) -> dict[str, float]:
     split = [pair.partition("=") for pair in pairs]
     return {name.strip(): _number(f"-p {name}", value) for name, _, value in split}
@@ -539,17 +564,6 @@ def _number(option: str, text: str) -> float:
 
 def _given(options: Mapping[str, float | None]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-def _truth(law: str | None, pairs: list[str], constants: str | None, fit_file: Path | None) -> Any:
-    """What `simulate` draws from; exactly one of a law with parameters, published constants and a saved fit."""
-    import scaling_sim as ss
-
-    if sum((law is not None or bool(pairs), constants is not None, fit_file is not None)) > 1:
-        raise ConfigError("the truth is --law with -p, or --constants NAME, or --fit FIT.nc: give one of the three")
-    if fit_file is not None:
-        return _load(fit_file)
-    return ss.constants(constants) if constants else {"law": law or "chinchilla", **_parameters(pairs)}
-
-
 
 
 def _predicted(prediction: Any, as_json: bool) -> None:

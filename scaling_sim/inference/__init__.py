@@ -10,8 +10,8 @@ _HOME = {
     "load_fit": "storage",
     "Diagnostics": "diagnostics",
     "Progress": "sampler",
-    "compare": "comparison",
-    "Comparison": "comparison",
+    "leave_one_out": "comparison",
+    "LeaveOneOut": "comparison",
 }
 
 __all__ = list(_HOME)

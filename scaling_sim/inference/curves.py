@@ -63,13 +63,20 @@ class CurveErrors:
 
     def log_density(self, residuals: Array, u: Array) -> Array:
         """Log density of each curve and ν, (n_draws, n_curves, 3), normalised."""
-        variance, share, ell = self._scales(u)
-        quadratic, log_det = self._kalman(residuals, variance * share, variance * (1.0 - share), ell)
+        quadratic, log_det = self._quadratic(residuals, u)
         terms = [
             constant - 0.5 * log_det - 0.5 * (nu + self.length) * np.log1p(quadratic / nu)
             for nu, constant in zip(NU, self._constants, strict=True)
         ]
         return np.stack(terms, axis=-1)
+
+    def squares(self, residuals: Array, u: Array) -> Array:
+        """rᵀ Σ⁻¹ r of each curve, (n_draws, n_curves, 1): Σ does not depend on ν."""
+        return self._quadratic(residuals, u)[0][:, :, None]
+
+    def units(self) -> list[NDArray[np.int64]]:
+        """The rows of each curve, in the order of ``names``."""
+        return [index[index >= 0] for index in self._index]
 
     def log_likelihood(self, residuals: Array, u: Array) -> Array:
         """Log density of all curves for each ν, (n_draws, 3)."""
@@ -83,6 +90,11 @@ class CurveErrors:
     def initial(self, residuals: Array) -> Array:
         """(3,) coordinates that fit these residuals (n_rows,) about right."""
         return np.array([np.log(max(float(np.median(np.abs(residuals))), 1e-9)), -1.0, 0.0])
+
+    def _quadratic(self, residuals: Array, u: Array) -> tuple[Array, Array]:
+        """rᵀ Σ⁻¹ r and log det Σ of each curve, (n_draws, n_curves)."""
+        variance, share, ell = self._scales(u)
+        return self._kalman(residuals, variance * share, variance * (1.0 - share), ell)
 
     def _scales(self, u: Array) -> tuple[Array, Array, Array]:
         """σ² + τ², the share of σ² in it, and ℓ, (n_draws, 1) each."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling_sim.inference.autocorrelation import integrated_time
-from scaling_sim.inference.priors import exponent_sds, moments
+from scaling_sim.inference.priors import exponent_sds, log_prior, moments
 from scaling_sim.laws.base import Centre, Coordinate, Law
 
 Array = NDArray[np.float64]
@@ -19,6 +19,10 @@ MIN_LENGTH = 50.0
 """Steps of each ensemble after the burn-in, in autocorrelation times."""
 NOT_IDENTIFIED = 0.7
 """Ratio of posterior to prior standard deviation above which a parameter is not identified by the data."""
+NARROW = 0.3
+"""Ratio below which a parameter counts as learned whatever shapes the tails of its posterior."""
+TAIL = 0.05
+"""Share of the draws in a tail."""
 LOG_RANGE = (-745.0, 710.0)
 """Logarithms of the smallest and largest float: what lies beyond counts as this in diagnostics."""
 
@@ -117,20 +121,46 @@ def ensemble_r_hat(chain: Array, tau: Array) -> Array:
     return np.array([float(array_stats.rhat(flat[:, :, k], chain_axis=0, draw_axis=1)) for k in range(flat.shape[2])])
 
 
-def identifiability(u: Array, coordinates: Sequence[Coordinate], law: Law, centre: Centre) -> dict[str, float]:
+def identifiability(
+    u: Array, coordinates: Sequence[Coordinate], law: Law, centre: Centre, log_likelihood: Array | None = None
+) -> dict[str, float]:
     """Posterior over prior standard deviation of every coordinate, of the law's exponents and of log E, by name.
+
+    Where the data bound a parameter of the law from one side only (E → 0 fits as well as any E), the posterior ends on
+    the other side because the prior does, and its sd alone would pass for knowledge. So the ratio is that of the worse
+    of the two tails, if the posterior is not narrow anyway: see `_tail_ratio`.
 
     Parameters
     ----------
     u : (n_draws, n_coordinates) posterior draws, the law's coordinates first
+    log_likelihood : (n_draws,) of these draws; without it only sds are compared
     """
     ratio = dict(zip((c.name for c in coordinates), (u.std(axis=0) / moments(coordinates)[1]).tolist(), strict=True))
+    own = len(law.coordinates(centre))
     with np.errstate(all="ignore"):
-        natural = law.to_parameters(u[:, : len(law.coordinates(centre))], centre)
+        natural = law.to_parameters(u[:, :own], centre)
+    values = {coordinate.name: u[:, k] for k, coordinate in enumerate(coordinates[:own])}
     for name, prior_sd in exponent_sds(law, centre).items():
-        values = np.log(np.maximum(natural["E"], 1e-300)) if name == "log E" else natural[name]
-        ratio[name] = float(np.std(values)) / prior_sd
+        values[name] = np.log(np.maximum(natural["E"], 1e-300)) if name == "log E" else natural[name]
+        ratio[name] = float(np.std(values[name])) / prior_sd
+    if log_likelihood is not None:
+        prior = log_prior(u, coordinates)
+        for name, drawn in values.items():
+            if ratio[name] > NARROW:
+                ratio[name] = max(ratio[name], _tail_ratio(drawn, prior, log_likelihood))
     return ratio
+
+
+def _tail_ratio(values: Array, prior: Array, likelihood: Array) -> float:
+    """√ of the prior's share in the fall of the log posterior towards the tail (outer 5 %) that owes more to it.
+
+    For a Normal prior and likelihood this is posterior sd / prior sd in both tails; 1 where the likelihood does not
+    fall at all.
+    """
+    tails = (values <= np.quantile(values, TAIL), values >= np.quantile(values, 1 - TAIL))
+    falls = [(float(prior.mean() - prior[t].mean()), float(likelihood.mean() - likelihood[t].mean())) for t in tails]
+    shares = [by_prior / max(by_prior + max(by_data, 0.0), 1e-9) for by_prior, by_data in falls if by_prior > 0]
+    return float(np.sqrt(max(shares, default=0.0)))
 
 
 def not_identified(ratios: Mapping[str, float]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from scaling_sim.inference.design import left_out, prepare
 from scaling_sim.inference.diagnostics import identifiability, not_identified, parameter_diagnostics
 from scaling_sim.inference.point import huber_minimum, natural_point, posterior_mode
 from scaling_sim.inference.posterior import Posterior, versions
+from scaling_sim.inference.priors import log_prior
 from scaling_sim.inference.sampler import Progress, Sample, sample
 from scaling_sim.inference.target import LogPosterior
 from scaling_sim.laws.base import Law
@@ -95,16 +96,16 @@ def _posterior(
     noise = target.likelihood.draw_noise(
         target.log_prediction(u[:, : target.num_law]), u[:, target.num_law :], np.random.default_rng(seed)
     )
-    ratios = identifiability(
-        drawn.chain[:, :: max(1, steps // 200)].reshape(-1, size), target.coordinates, form, target.centre
-    )
+    some = drawn.chain[:, :: max(1, steps // 200)].reshape(-1, size)
+    likelihood = target(some) - log_prior(some, target.coordinates)
+    ratios = identifiability(some, target.coordinates, form, target.centre, likelihood)
     weak = not_identified(ratios)
     if weak:
         notes += (f"not identified by these runs (posterior sd / prior sd > .7): {', '.join(weak)}",)
-    return Posterior(
     with np.errstate(all="ignore"):
         natural = form.to_parameters(u[:, : target.num_law], target.centre)
     draws = {name: np.asarray(value) for name, value in natural.items()}
+    return Posterior(
         law=form,
         draws=draws,
         noise=noise,

@@ -28,6 +28,10 @@ class _Part:
     def noise(self) -> slice:
         return slice(self.first, self.first + len(self.errors.coordinates()))
 
+    @property
+    def units(self) -> list[NDArray[np.int64]]:
+        return [self.rows[places] for places in self.errors.units()]
+
 
 class Likelihood:
     """Probability of the observed log responses given a law's log predictions.
@@ -80,27 +84,39 @@ class Likelihood:
             natural |= {name + self._suffix(part): value for name, value in values.items()}
         return natural
 
-    def pointwise(self, log_prediction: Array, noise: Array) -> tuple[Array, NDArray[np.str_], NDArray[np.int64]]:
-        """Log density of each unit (a row, or a whole curve) by itself, its name, and how many rows it holds.
+    def pointwise(self, log_prediction: Array, noise: Array) -> Array:
+        """(n_draws, n_units) log density of each unit (a row, or a whole curve; see `units`) by itself.
 
         Each unit's density is averaged over ν with the weights that all data give it.
         """
         residuals = self.log_response - log_prediction
-        densities, names, sizes = [], [], []
+        densities = []
         for part in self.parts:
             r, u = residuals[:, part.rows], noise[:, part.noise]
-            weights = part.errors.log_likelihood(r, u)
-            weights = weights - weights.max(axis=1, keepdims=True)
-            weights -= np.log(np.exp(weights).sum(axis=1, keepdims=True))
-            by_nu = part.errors.log_density(r, u) + weights[:, None, :]
+            by_nu = part.errors.log_density(r, u) + _log_nu_weights(part, r, u)[:, None, :]
             densities.append(np.logaddexp.reduce(by_nu, axis=-1))
-            if isinstance(part.errors, CurveErrors):
-                names += list(part.errors.names)
-                sizes += list(part.errors.length)
-            else:
-                names += [f"{part.role}:{row}" for row in part.rows]
-                sizes += [1] * len(part.rows)
-        return np.concatenate(densities, axis=1), np.array(names, dtype=np.str_), np.array(sizes, dtype=np.int64)
+        return np.concatenate(densities, axis=1)
+
+    def outlier_probability(self, log_prediction: Array, noise: Array, times: float) -> Array:
+        """(n_units,) probability that a unit's own error scale exceeds ``times`` that of the rest, draws averaged.
+
+        A Student-t is a Normal whose precision λ is drawn from Gamma(ν/2, ν/2), once for each unit, so that a unit's
+        own scale is σ/√λ. Given its n residuals, with q = rᵀ Σ⁻¹ r, λ ~ Gamma((ν + n)/2, (ν + q)/2): P(λ < 1/times²).
+        """
+        from scipy.special import gammainc
+
+        residuals = self.log_response - log_prediction
+        found = []
+        for part in self.parts:
+            r, u = residuals[:, part.rows], noise[:, part.noise]
+            squares, sizes = part.errors.squares(r, u), np.array([len(unit) for unit in part.units])[:, None]
+            tail = gammainc(0.5 * (NU + sizes), 0.5 * (NU + squares) / times**2)
+            found.append(np.mean(np.sum(tail * np.exp(_log_nu_weights(part, r, u))[:, None, :], axis=-1), axis=0))
+        return np.concatenate(found)
+
+    def units(self) -> list[NDArray[np.int64]]:
+        """Rows of each independent unit, in the order of `pointwise`: single rows, and whole curves."""
+        return [unit for part in self.parts for unit in part.units]
 
     def initial_noise(self, log_prediction: Array) -> Array:
         """(num_coordinates,) noise coordinates about right for one prediction (n_rows,)."""
@@ -111,11 +127,16 @@ class Likelihood:
         return f"_{part.role}" if len(self.parts) > 1 else ""
 
     def _draw_nu(self, part: _Part, residuals: Array, noise: Array, rng: np.random.Generator) -> Array:
-        log_weights = part.errors.log_likelihood(residuals[:, part.rows], noise[:, part.noise])
-        weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
-        cumulative = np.cumsum(weights, axis=1)
+        cumulative = np.cumsum(np.exp(_log_nu_weights(part, residuals[:, part.rows], noise[:, part.noise])), axis=1)
         choice = (rng.random((len(noise), 1)) * cumulative[:, -1:] > cumulative).sum(axis=1)
         return np.asarray(NU[choice])
+
+
+def _log_nu_weights(part: _Part, residuals: Array, noise: Array) -> Array:
+    """(n_draws, 3) log probability of each ν given all residuals of the part."""
+    weights = part.errors.log_likelihood(residuals, noise)
+    weights = weights - weights.max(axis=1, keepdims=True)
+    return np.asarray(weights - np.log(np.exp(weights).sum(axis=1, keepdims=True)))
 
 
 def _log_mean(by_nu: Array) -> Array:

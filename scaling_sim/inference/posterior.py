@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling_sim.errors import ConfigError
 from scaling_sim.inference.diagnostics import Diagnostics, not_identified
 from scaling_sim.inference.likelihood import Likelihood
 from scaling_sim.inference.target import LogPosterior
@@ -43,7 +44,7 @@ class Posterior:
     it may lie far outside the intervals where points of a curve go together or outliers weigh
     diagnostics : convergence, by coordinate
     parameter_diagnostics : natural parameter → {"r_hat", "ess", "mcse"}
-    identifiability : posterior sd / prior sd, by coordinate and exponent
+    identifiability : posterior sd / prior sd, by coordinate and exponent; where the prior alone makes one tail, of it
     runs : the table as given;  data : the rows used, in their roles
     dropped : reason → names of the rows left out, by the reader, by the law or by thinning
     roles : role → number of rows
@@ -100,10 +101,51 @@ class Posterior:
         """(n_draws, n_used) log of the law's prediction for each used row."""
         return LogPosterior(self.law, self.data).log_prediction(self.u[:, : self._num_law])
 
+    def units(self) -> dict[tuple[int, ...], int]:
+        """Rows of the table in each independent unit (a row, or a whole curve) → its place in pointwise arrays.
+
+        A derived point, which is no row of the table, is known by its negative place.
+        """
+        rows = [
+            tuple(int(self.data.row[i]) if self.data.row[i] >= 0 else -1 - int(i) for i in unit)
+            for unit in self.likelihood.units()
+        ]
+        return {row: place for place, row in enumerate(rows)}
+
+    @cached_property
+    def unit_names(self) -> NDArray[np.str_]:
+        """(n_units,) run of each unit, with ``@step`` where a run has several units, its role where it has two."""
+        every, units = self.runs.row_names(), self.likelihood.units()
+        plain = [
+            str(self.data.run[unit[0]])
+            if len(unit) > 1 or self.data.row[unit[0]] < 0
+            else every[self.data.row[unit[0]]]
+            for unit in units
+        ]
+        twice = {name for name in plain if plain.count(name) > 1} if len(set(plain)) < len(plain) else set()
+        roles = [str(self.data.role[unit[0]]) for unit in units]
+        named = [f"{name} ({role})" if name in twice else name for name, role in zip(plain, roles, strict=True)]
+        return np.array(named, dtype=np.str_)
+
     def pointwise_log_likelihood(self) -> tuple[Array, NDArray[np.str_]]:
         """(n_draws, n_units) log likelihood of each independent row or whole curve, and the units' names."""
-        density, names, _ = self.likelihood.pointwise(self.log_prediction(), self.u[:, self._num_law :])
-        return density, names
+        return self.likelihood.pointwise(self.log_prediction(), self.u[:, self._num_law :]), self.unit_names
+
+    def outlier_probability(self, times: float = 3.0) -> tuple[Array, NDArray[np.str_]]:
+        """(n_units,) probability that a run's own errors are on a scale above ``times`` that of the rest; their names.
+
+        A unit is an independent row or a whole curve. The Student-t lets each unit have a scale of its own; a run with
+        a high probability counts for little in the fit, and deserves a look.
+
+        Raises
+        ------
+        ConfigError
+            ``times`` is not above 1.
+        """
+        if not times > 1:
+            raise ConfigError(f"times, the multiple of the usual error scale, must be above 1, got {times}")
+        noise = self.u[:, self._num_law :]
+        return self.likelihood.outlier_probability(self.log_prediction(), noise, times), self.unit_names
 
     def summary(self) -> pd.DataFrame:
         """One row per parameter: median, 50 and 90 % intervals (equal-tailed), ESS, MCSE, R-hat, sd over prior sd."""

@@ -30,6 +30,7 @@ class StudentErrors:
 
     def __init__(self, error: Array) -> None:
         known = np.nan_to_num(error, nan=0.0)
+        self._size = len(error)
         self._variance = known**2 if np.any(known > 0) else None
 
     def coordinates(self) -> tuple[Coordinate, ...]:
@@ -44,6 +45,14 @@ class StudentErrors:
             kernel = np.log(1.0 + residuals**2 / (nu * variance))
             terms.append(c - 0.5 * np.log(variance) - 0.5 * (nu + 1) * kernel)
         return np.stack(terms, axis=-1)
+
+    def squares(self, residuals: Array, u: Array) -> Array:
+        """r² over the squared scale, (n_draws, n_rows, 3)."""
+        return np.stack([residuals**2 / variance for variance in self._variances(u)], axis=-1)
+
+    def units(self) -> list[NDArray[np.int64]]:
+        """Each row by itself."""
+        return list(np.arange(self._size)[:, None])
 
     def log_likelihood(self, residuals: Array, u: Array) -> Array:
         """Log density of all rows for each ν, (n_draws, 3): `log_density` summed over rows, in less time."""

@@ -15,5 +15,9 @@ from scaling_sim.predict.design import Design as Design
 from scaling_sim.predict.design import design as design
 from scaling_sim.predict.forecast import Forecast as Forecast
 from scaling_sim.predict.forecast import forecast as forecast
+from scaling_sim.predict.methods import Methods as Methods
+from scaling_sim.predict.methods import compare_methods as compare_methods
 from scaling_sim.predict.quantity import Quantity as Quantity
 from scaling_sim.predict.simulate import simulate as simulate
+from scaling_sim.predict.weights import Comparison as Comparison
+from scaling_sim.predict.weights import compare as compare

@@ -10,6 +10,7 @@ from scaling_sim.inference.priors import log_prior
 from scaling_sim.inference.student import MEDIAN_ABS, NU, StudentErrors
 from scaling_sim.inference.target import LogPosterior
 from scaling_sim.laws import get_law
+from scaling_sim.laws.observations import Observations
 from tests.inference.support import KAPLAN, chinchilla, joint
 
 RNG = np.random.default_rng(0)
@@ -73,11 +74,52 @@ def test_roles_have_scales_of_their_own_and_units_sum_up() -> None:
     target = LogPosterior(law, law.observe(runs))
     u = law.from_parameters(KAPLAN, target.centre)
     noise = np.array([[-5.0, -1.0, 0.0, -5.0]])
-    density, units, sizes = likelihood.pointwise(target.log_prediction(u), noise)
-    assert sizes.sum() == len(runs)
-    assert len(units) == 14 + 15
+    density, units = likelihood.pointwise(target.log_prediction(u), noise), likelihood.units()
+    assert sorted(np.concatenate(units).tolist()) == list(range(len(runs)))
+    assert density.shape == (1, len(units)) == (1, 14 + 15)
     # one unit's density is a mixture over ν, so that the sum is near, not equal to, the likelihood
     assert density.sum() == pytest.approx(likelihood.log_likelihood(target.log_prediction(u), noise)[0], abs=5.0)
+
+
+def test_the_units_of_curves_are_their_rows_in_the_order_of_the_densities() -> None:
+    run, x = np.array(["b", "a", "b", "a", "a"]), np.array([2.0, 1.0, 1.0, 3.0, 2.0])
+    errors = CurveErrors(run, x, np.full(5, np.nan))
+    assert [index.tolist() for index in errors.units()] == [[1, 4, 3], [2, 0]]
+    u, r = np.array([[-4.5, -1.0, 0.0]]), RNG.normal(size=(1, 5)) * 0.01
+    worse = r.copy()
+    worse[0, 0] += 1.0
+    changed = (errors.squares(worse, u) - errors.squares(r, u))[0, :, 0]
+    assert changed[0] == 0
+    assert changed[1] > 1
+
+
+@pytest.mark.parametrize("times", [2.0, 3.0])
+def test_outlier_probability_is_that_of_the_units_own_scale(times: float) -> None:
+    """Simulated from the scale mixture: among units whose probability is about p, a share p has such a scale."""
+    rng, n, nu, sigma = np.random.default_rng(5), 200_000, 3.0, 0.01
+    precision = rng.gamma(nu / 2, 2 / nu, n)
+    errors = sigma * rng.standard_normal(n) / np.sqrt(precision)
+    data = observations_of(np.exp(errors))
+    scale = np.array([[np.log(sigma * MEDIAN_ABS[0])]])
+    probability = Likelihood(data).outlier_probability(np.zeros((1, n)), scale, times)
+    outlier = precision < 1 / times**2
+    assert np.corrcoef(probability, outlier)[0, 1] > 0.3
+    for inside in np.array_split(np.argsort(probability), 20):
+        inside = np.isin(np.arange(n), inside)
+        error = 3 * np.sqrt(0.25 / inside.sum())  # three binomial standard errors at most
+        assert probability[inside].mean() == pytest.approx(outlier[inside].mean(), abs=error)
+
+
+def observations_of(response: np.ndarray) -> Observations:
+    n = len(response)
+    return Observations(
+        columns={},
+        response=response,
+        error=np.full(n, np.nan),
+        role=np.full(n, "final"),
+        run=np.arange(n).astype(str),
+        row=np.arange(n),
+    )
 
 
 def test_duplicating_runs_under_new_ids_doubles_the_log_likelihood_of_each_nu() -> None:
