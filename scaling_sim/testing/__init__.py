@@ -7,6 +7,8 @@
 The strategies need Hypothesis (``pip install 'scaling-sim[test]'``); the checks do not.
 """
 
+from scaling_sim.testing.calibration import Calibration as Calibration
+from scaling_sim.testing.calibration import calibrate as calibrate
 from scaling_sim.testing.failure import CheckFailed as CheckFailed
 from scaling_sim.testing.fitters import check_fitter as check_fitter
 from scaling_sim.testing.laws import check_law as check_law
@@ -17,3 +19,5 @@ from scaling_sim.testing.strategies import sweeps as sweeps
 from scaling_sim.testing.tables import permuted as permuted
 from scaling_sim.testing.tables import representative_table as representative_table
 from scaling_sim.testing.tables import rescaled as rescaled
+from scaling_sim.testing.truths import Truth as Truth
+from scaling_sim.testing.truths import Truths as Truths
