@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
 
@@ -46,7 +46,7 @@ def prepare(runs: RunTable, law: Law) -> Observations:
         )
     data = law.observe(runs)
     _check_number(law, data)
-    notes = _check_design(law, law.design(data))
+    notes = _check_design(law, data)
     return _thin(data.take(np.arange(len(data)), notes), runs)
 
 
@@ -64,48 +64,53 @@ def allowed_laws(runs: RunTable) -> tuple[str, ...]:
 def _check_number(law: Law, data: Observations) -> None:
     need = len(law.parameters) + 2
     if len(data) < need:
-        left_out = "; ".join(f"{len(names)} left out: {reason}" for reason, names in data.dropped.items())
         raise DesignError(
             f"{law.name} has {len(law.parameters)} parameters and needs at least {need} points, got {len(data)}"
-            f"{' (' + left_out + ')' if left_out else ''}; add runs or choose a law with fewer parameters"
+            f"{_without(data)}; add runs or choose a law with fewer parameters"
         )
 
 
-def _check_design(law: Law, groups: Sequence[Mapping[str, Array]]) -> tuple[str, ...]:
+def _without(data: Observations) -> str:
+    """`` (748 left out: earlier point of its learning curve)``: what else a user may have meant to fit."""
+    reasons = "; ".join(f"{len(names)} left out: {reason}" for reason, names in data.dropped.items())
+    return f" ({reasons})" if reasons else ""
+
+
+def _check_design(law: Law, data: Observations) -> tuple[str, ...]:
     """Refuse what cannot be identified; return notes on what hardly can.
 
     Groups may share a parameter (α_N of early-stopped runs and of curves): the one that spans most then counts.
     """
     widest: dict[str, tuple[str, Array]] = {}
-    for group in groups:
+    for group in law.design(data):
         logs = {name: np.log(values) for name, values in group.items() if name in _EXPONENTS}
-        _check_collinear(law, logs)
+        _check_collinear(law, logs, data)
         for name, values in logs.items():
             exponent = _exponent(law, name)
             if exponent not in widest or np.ptp(values) > np.ptp(widest[exponent][1]):
                 widest[exponent] = name, values
-    return tuple(note for name, values in widest.values() for note in _check_range(law, name, values))
+    return tuple(note for name, values in widest.values() for note in _check_range(law, name, values, data))
 
 
-def _check_collinear(law: Law, logs: Mapping[str, Array]) -> None:
+def _check_collinear(law: Law, logs: Mapping[str, Array], data: Observations) -> None:
     varied = [name for name, values in logs.items() if np.ptp(values) >= np.log(MIN_RANGE)]
     for first, second in combinations(varied, 2):
         correlation = float(np.corrcoef(logs[first], logs[second])[0, 1])
         if abs(correlation) > COLLINEAR:
             raise DesignError(
                 f"{law.name} cannot tell {_exponent(law, first)} from {_exponent(law, second)}: log {first} and log "
-                f"{second} are collinear in these runs (correlation {correlation:.5f}); add runs with another ratio "
-                f"of {second} to {first}"
+                f"{second} are collinear in these runs (correlation {correlation:.5f}){_without(data)}; "
+                f"add runs with another ratio of {second} to {first}"
             )
 
 
-def _check_range(law: Law, name: str, log_values: Array) -> list[str]:
+def _check_range(law: Law, name: str, log_values: Array, data: Observations) -> list[str]:
     """One value is refused (a note, for the batch: its prior is proper); less than a decade is noted."""
     spread, exponent = float(np.ptp(log_values)), _exponent(law, name)
     if spread < np.log(MIN_RANGE) and name not in ("B", "loss"):
         raise DesignError(
             f"{law.name} cannot identify {exponent}: {name} must vary, got a range of ×{np.exp(spread):.3g} over "
-            f"{len(log_values)} points; add runs with other {name} (a decade or more)"
+            f"{len(log_values)} points{_without(data)}; add runs with other {name} (a decade or more)"
         )
     if spread < np.log(MIN_RANGE) and name == "B":
         return [f"only one batch: {exponent}, B_star and S_c are not identified apart from their priors"]
