@@ -96,13 +96,14 @@ def diagnose(chain: Array, coordinates: Sequence[Coordinate], *, min_ess: float,
 def parameter_diagnostics(chain: Array, law: Law, centre: Centre, num_law: int) -> dict[str, dict[str, float]]:
     """``r_hat``, ``ess`` and ``mcse`` (of the mean) of each natural parameter, from the whole chain.
 
-    A scale constant is diagnosed in its logarithm, as it is sampled: where the data leave it free it may leave the
+    A positive parameter is diagnosed in its logarithm, as it is sampled: where the data leave it free it may leave the
     range of floats (N_c = 0 or ∞), and its mean then has no standard error (NaN).
     """
     flat = chain[..., :num_law].reshape(-1, num_law)
     with np.errstate(all="ignore"):
         natural = np.stack(list(law.to_parameters(flat, centre).values()), axis=-1).reshape(*chain.shape[:3], -1)
         logs = np.nan_to_num(np.log(natural), nan=0.0, posinf=LOG_RANGE[1], neginf=LOG_RANGE[0])
+        logs = np.where((natural < 0).any(axis=(0, 1, 2)), natural, logs)
         tau = integrated_time(logs)
         ess = np.prod(chain.shape[:3]) / tau
         r_hat, mcse = ensemble_r_hat(logs, tau), natural.std(axis=(0, 1, 2)) / np.sqrt(ess)

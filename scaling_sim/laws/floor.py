@@ -18,6 +18,12 @@ class Floor(Law):
     no unit: a factor of 27 about .37 (90 % of it).
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a law that the floor could not reach."""
+        super().__init_subclass__(**kwargs)
+        if cls.to_parameters is not Law.to_parameters:
+            raise TypeError(f"{cls.__name__} needs a law that defines formula_parameters, not to_parameters")
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.parameters = (*self.parameters, "E")

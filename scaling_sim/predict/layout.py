@@ -122,9 +122,9 @@ class Tuning:
     seeds : runs of each pair
     """
 
-    N: Sequence[float] = log_spaced(1e8, 1e9, 3)
+    N: Sequence[float] = log_spaced(1e8, 2e9, 3)
     tokens: Sequence[float] = log_spaced(3e9, 1e11, 3)
-    lr: Sequence[float] = log_spaced(2e-4, 2e-2, 10)
+    lr: Sequence[float] = log_spaced(5e-5, 5e-2, 14)
     batches: Sequence[float] = tuple(2.0**k for k in range(15, 23))
     seeds: int = 1
 

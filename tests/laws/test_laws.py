@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from scaling_sim.errors import ConfigError
 from scaling_sim.laws import Law, get_law, law_names, register_law
-from scaling_sim.laws.base import log_expm1, log_sum_exp
+from scaling_sim.laws.base import Centre, log_expm1, log_sum_exp
+from scaling_sim.laws.floor import Floor
 from scaling_sim.laws.power import PowerLaw
 
 CENTRE = {
@@ -142,3 +143,29 @@ def test_a_users_law_is_one_small_class() -> None:
         register_law(type("Bad", (WidthLaw,), {"name": "chinchilla"}))
     with pytest.raises(TypeError, match="must define loss or log_loss"):
         type("Empty", (Law,), {"name": "empty"})
+
+
+def test_a_floor_needs_a_law_whose_constants_it_can_reach() -> None:
+    class Plain(PowerLaw):
+        """A law in natural parameters."""
+
+        name = "plain"
+        parameters = ("alpha_N", "N_c")
+        columns = ("N",)
+        column, exponent, scale = "N", "alpha_N", "N_c"
+
+        def to_parameters(self, u: np.ndarray, centre: Centre) -> dict[str, np.ndarray]:
+            return super().to_parameters(u, centre)
+
+    with pytest.raises(TypeError, match="needs a law that defines formula_parameters"):
+        type("PlainFloor", (Floor, Plain), {"name": "plain-floor"})
+    with pytest.raises(TypeError, match="must define to_parameters"):
+        type("Half", (Law,), {"name": "half", "loss": lambda *_: 1.0})
+
+
+@pytest.mark.parametrize("name", [name for name in law_names() if name.endswith("-floor")])
+def test_limits_of_a_floored_law_lie_above_the_floor(name: str) -> None:
+    limits = get_law(name).limits()
+    assert "L → E" in limits.values()
+    assert not any("L → 0" in limit for limit in limits.values())
+    assert len(limits) == len(get_law(name.removesuffix("-floor")).limits())
