@@ -2,7 +2,7 @@
 
 A valley is ln L as a **cubic** in ln N at one budget (Hoffmann et al. 2022, approach 2, took a parabola): the two terms
 of a law do not rise equally fast on both sides, and a parabola puts the minimum on the flatter side, the further the
-wider the sizes (by 14 % in N* for α = .5, β = .25 over two decades; the cubic by less than 1 %). The envelope is
+wider the sizes (by 14 % in N* for α = .5, β = .25 over two decades; the cubic by 1 %). The envelope is
 approach 1: the size of the least loss at each budget.
 """
 

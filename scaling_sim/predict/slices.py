@@ -1,8 +1,8 @@
 """Runs cut at equal compute: what isoFLOP minima and the envelope are read from.
 
-Learning curves (constant learning rate) are interpolated at every budget. Finished runs are grouped: by their exact
-compute where the sweep was made on budgets, else in quarters of a decade, in which points are compared at equal
-N/tokens and corrected for their own compute.
+Learning curves (constant learning rate) are interpolated at every budget. Finished runs are grouped where their compute
+is close, a quarter of a decade at most; inside a group they are compared at equal N/tokens and corrected for their own
+compute.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from scaling_sim.errors import DataError
 from scaling_sim.laws.kaplan import min_compute
 from scaling_sim.laws.registry import get_law
-from scaling_sim.predict.envelope import BINS_PER_DECADE
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -24,8 +23,8 @@ Index = NDArray[np.int64]
 NUM_PLACES = 12
 """Budgets at which learning curves are cut."""
 MIN_SIZES = 5
-SAME_BUDGET = 0.01
-"""Runs whose compute differs by less than this share were made for one budget."""
+MAX_SPAN = np.log(10.0) / 4
+"""Of the compute of finished runs that count as one budget, in ln C."""
 
 
 @dataclass(frozen=True)
@@ -109,19 +108,20 @@ def slices_of(points: Points, places: int = NUM_PLACES) -> list[Slice]:
 
 
 def _grouped(points: Points) -> list[Slice]:
+    """Neighbours in compute joined, those that stay closest first, while a group spans at most `MAX_SPAN`.
+
+    So runs made for one budget stay together wherever it lies, which bins of a fixed grid would cut in two.
+    """
     order = np.argsort(points.log_C, kind="stable")
-    exact = np.split(order, np.flatnonzero(np.diff(points.log_C[order]) > SAME_BUDGET) + 1)
-    exact = [g for g in exact if np.ptp(points.log_C[g]) <= 2 * SAME_BUDGET and _sizes(points, g) >= MIN_SIZES]
-    if 2 * sum(len(g) for g in exact) >= len(order):
-        groups = exact
-    else:
-        label = np.floor(points.log_C[order] / np.log(10) * BINS_PER_DECADE)
-        groups = np.split(order, np.flatnonzero(np.diff(label)) + 1)
-    return [_slice(points, g) for g in groups]
-
-
-def _sizes(points: Points, group: Index) -> int:
-    return len(np.unique(points.log_N[group]))
+    first = last = points.log_C[order]
+    starts = np.arange(len(order))
+    while len(starts) > 1:
+        span = last[1:] - first[:-1]
+        k = int(np.argmin(span))
+        if span[k] > MAX_SPAN:
+            break
+        starts, first, last = np.delete(starts, k + 1), np.delete(first, k + 1), np.delete(last, k)
+    return [_slice(points, group) for group in np.split(order, starts[1:])]
 
 
 def _slice(points: Points, group: Index) -> Slice:

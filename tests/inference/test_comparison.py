@@ -149,7 +149,7 @@ def misfitting(shared_data: Path) -> RunTable:
 
 
 def test_the_floor_of_misfitting_is_not_identified(shared_data: Path) -> None:
-    """Its point estimate is E → 0; a posterior bounds E from above only, and says so (max_steps: seconds, not minutes)."""
+    """Its point estimate is E → 0; a posterior bounds E from above only, and says so (few steps: seconds)."""
     runs = misfitting(shared_data)
     assert point_fit(runs).parameters["E"] < 1e-2
     with pytest.warns(UserWarning, match="not converged"):
