@@ -43,17 +43,23 @@ ENVELOPE_PLACES = 60
 class Estimate:
     """What one method says: draws of the exponent a in N* ∝ C^a and of N* at each budget, (n_draws,) and (n_draws, k).
 
-    ``span`` is the compute (FLOP) between which the method measured; beyond it N* follows its power law.
+    ``span`` is the compute (FLOP) between which the method measured; beyond it N* follows its power law. ``basis`` says
+    from what, ``budget`` is the first budget.
     """
 
     exponent: Quantity
     log_N: Array
     span: tuple[float, float] | None
     basis: str
+    budget: float
 
     def N(self, i: int = 0) -> Quantity:
         """N* at budget ``i``, parameters."""
         return Quantity("N", np.exp(self.log_N[:, i]), "parameters")
+
+    def at(self, compute: Array) -> Array:
+        """Draws of ln N* along the power law through the first budget, (n_draws, k) at (k,) FLOP."""
+        return np.asarray(self.log_N[:, :1] + self.exponent.draws[:, None] * np.log(compute / self.budget))
 
 
 @dataclass(frozen=True)
@@ -217,7 +223,9 @@ def _by_law(fit: Fit, budgets: Array, span: tuple[float, float] | None) -> Estim
     ends = np.array(span if span is not None and span[0] < span[1] else (budgets[0] / 10, budgets[-1]))
     log_N = np.log(allocate(fit, np.concatenate([budgets, ends]), backtest=None).draws["N"])
     slope = (log_N[:, -1] - log_N[:, -2]) / np.log(ends[1] / ends[0])
-    return Estimate(Quantity("exponent", slope), log_N[:, :-2], span, f"{fit.law_name}, every posterior draw")
+    return Estimate(
+        Quantity("exponent", slope), log_N[:, :-2], span, f"{fit.law_name}, every posterior draw", float(budgets[0])
+    )
 
 
 def _by_minima(minima: Minima, budgets: Array) -> Estimate:
@@ -225,7 +233,7 @@ def _by_minima(minima: Minima, budgets: Array) -> Estimate:
     log_N = level[:, None] + slope[:, None] * (np.log(budgets) - centre)
     ends = float(np.exp(minima.log_C.min())), float(np.exp(minima.log_C.max()))
     words = f"cubic minima at {len(minima.log_C)} budgets"
-    return Estimate(Quantity("exponent", slope), log_N, ends, words)
+    return Estimate(Quantity("exponent", slope), log_N, ends, words, float(budgets[0]))
 
 
 def _by_envelope(points: Points, budgets: Array, rng: np.random.Generator) -> Estimate:
@@ -252,7 +260,8 @@ def _by_envelope(points: Points, budgets: Array, rng: np.random.Generator) -> Es
     slope, level = np.array(lines).T
     log_N = level[:, None] + slope[:, None] * (np.log(budgets) - centre)
     ends = float(np.exp(x.min())), float(np.exp(x.max()))
-    return Estimate(Quantity("exponent", slope), log_N, ends, f"least loss at {len(x)} budgets, bootstrap over runs")
+    words = f"least loss at {len(x)} budgets, bootstrap over runs"
+    return Estimate(Quantity("exponent", slope), log_N, ends, words, float(budgets[0]))
 
 
 def _point_envelope(points: Points) -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup, escape
 
 from scaling_sim.config import writable_folder
-from scaling_sim.report import run_tables, tables
+from scaling_sim.report import comparison_tables, run_tables, tables
 from scaling_sim.report.data import ReportData
 from scaling_sim.report.summary import Finding, findings, misfit
 from scaling_sim.report.table import Table, rows_csv
@@ -143,6 +143,13 @@ def sections(data: ReportData, missing: list[tuple[str, str]]) -> Iterator[Secti
         figures=draw(plot.figure_crossover),
         tables=make(tables.crossover_table, tables.sensitivity_table),
     )
+    yield Section(
+        "methods",
+        "Do three methods agree on the best size?",
+        figures=draw(plot.figure_isoflop),
+        tables=make(comparison_tables.methods_table),
+    )
+    yield Section("comparison", "Which law?", tables=make(comparison_tables.comparison_table))
     yield Section("backtest", "Does the law extrapolate?", figures=draw(plot.figure_backtest))
     yield Section(
         "parameters",
@@ -163,7 +170,8 @@ def sections(data: ReportData, missing: list[tuple[str, str]]) -> Iterator[Secti
 def _diagnostics(data: ReportData, missing: list[tuple[str, str]]) -> Iterator[Section]:
     from scaling_sim.report import figures as plot
 
-    section = Section("diagnostics", "Can the fits be believed?", tables=_tables(data, run_tables.role_table))
+    made = _tables(data, run_tables.role_table, comparison_tables.outlier_table)
+    section = Section("diagnostics", "Can the fits be believed?", tables=made)
     builders = (plot.figure_residuals, plot.figure_predictive_check, plot.figure_corner, plot.figure_traces)
     for k, law in enumerate(data.fits):
         if k < MOST_DIAGNOSED:

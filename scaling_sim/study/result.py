@@ -10,6 +10,7 @@ import msgspec
 
 from scaling_sim.data import Corpus
 from scaling_sim.runs import RunRecord, RunTable
+from scaling_sim.study.comparisons import best_size_methods, comparison_of
 from scaling_sim.study.config import StudyConfig
 from scaling_sim.study.fits import converged
 from scaling_sim.study.predictions import Predictions
@@ -99,6 +100,8 @@ class Study:
             crossover_refusal=made.crossover_refusal,
             forecasts=made.forecasts,
             backtest=made.backtest,
+            comparison=comparison_of(self.fits),
+            methods=best_size_methods(self.fits),
             corpus=corpus_facts(self.corpus),
             environment=environment(),
             seed=self.config.seed,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from scaling_sim.data import load_corpus
 from scaling_sim.errors import ConfigError
 from scaling_sim.runs import RunStore
+from scaling_sim.study.comparisons import best_size_methods
 from scaling_sim.study.pipeline import STORE, assemble, planned_jobs, records_of
 from scaling_sim.study.plan import first_sizes, read_choices, read_claim
 from scaling_sim.study.predictions import predict
@@ -63,6 +64,7 @@ def _fit_report(path: Path, command: str) -> ReportData:
         crossover_refusal=made.crossover_refusal,
         forecasts=made.forecasts,
         backtest=made.backtest,
+        methods=best_size_methods({fit.law_name: fit}),
         environment=environment(),
         seed=fit.seed,
         command=command,

@@ -85,10 +85,23 @@ def test_budgets_in_money_and_hours(fit_file: Path) -> None:
     assert hours["compute_flop"] == pytest.approx(as_json("allocate", str(fit_file), *price)["compute_flop"])
 
 
-def test_laws_on_different_rows_are_not_compared(fit_file: Path) -> None:
+def test_laws_on_different_rows_are_compared_on_common_ones(fit_file: Path) -> None:
     other = fit_file.with_name("power.nc")
     run("fit", str(fit_file.with_name("runs.csv")), "--law", "power-c", "--out", str(other))
-    assert "must use the same rows" in run("compare", str(fit_file), str(other), expect=4).stderr
+    facts = as_json("compare", str(fit_file), str(other))
+    assert facts["loo"]["units_not_judged"]["chinchilla"] > 0
+    assert facts["loo"]["units_not_judged"]["power-c"] == 0
+    assert "chinchilla also learned from" in facts["verdict"]
+    assert "two or more different laws" in run("compare", str(fit_file), expect=4).stderr
+
+
+def test_methods_of_finding_the_best_size(fit_file: Path) -> None:
+    facts = as_json("compare", str(fit_file), "--methods", "-C", "1e21", "-C", "1e22")
+    assert facts["compute_flop"] == [1e21, 1e22]
+    assert set(facts["methods"]) | set(facts["cannot_be_made"]) == {"law", "isoflop", "envelope"}
+    assert 0 < facts["methods"]["law"]["exponent"]["median"] < 1
+    assert facts["verdict"]
+    assert "--compute goes with --methods" in run("compare", str(fit_file), "-C", "1e21", expect=2).stderr
 
 
 def test_a_report_of_a_fit(fit_file: Path, tmp_path: Path) -> None:

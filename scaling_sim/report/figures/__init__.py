@@ -13,6 +13,7 @@ from scaling_sim.report.figures.frontier import figure_best_size as figure_best_
 from scaling_sim.report.figures.frontier import figure_crossover as figure_crossover
 from scaling_sim.report.figures.frontier import figure_slices as figure_slices
 from scaling_sim.report.figures.holdout import figure_backtest as figure_backtest
+from scaling_sim.report.figures.isoflop import figure_isoflop as figure_isoflop
 from scaling_sim.report.figures.laws import figure_overfitting as figure_overfitting
 from scaling_sim.report.figures.laws import figure_power_laws as figure_power_laws
 from scaling_sim.report.figures.laws import figure_two_variables as figure_two_variables

@@ -76,6 +76,7 @@ def figure_residuals(data: ReportData, law: str | None = None) -> ReportFigure:
         (seen.columns[name], words) for name, words in wanted if name in seen.columns and _varies(seen.columns[name])
     ]
     limit = _residual_limit(100 * np.abs(seen.residual))
+    outlying = _outlying(fit)
     shown = [*shown[:2], (np.exp(np.median(seen.expected, axis=0)), f"fitted {fit.law.response}")]
     figure, axes = sheet(
         f"residuals-{fit.law_name}", f"Residuals: {fit.law_name}", [words for _, words in shown], height=3.2, log="x"
@@ -87,6 +88,9 @@ def figure_residuals(data: ReportData, law: str | None = None) -> ReportFigure:
             colour, text = ROLE_COLOURS.get(role, GREY), ROLE_WORDS.get(role, role)
             _residual_points(ax, x[k], 100 * seen.residual[k], limit, colour)
             points(ax, x[k], 100 * seen.residual[k], series=text, colour=colour, label=text, size=2.8, alpha=0.6)
+        marked = keep & outlying
+        heights = np.clip(100 * seen.residual[marked], -0.97 * limit, 0.97 * limit)
+        ax.plot(x[marked], heights, "o", ms=7.5, mfc="none", mec=PAPER, mew=1.0, zorder=4)
         ax.axhline(0, color=GREY, lw=0.9)
         ax.set_ylim(-limit, limit)
         ax.set_xlabel(words)
@@ -98,11 +102,20 @@ def figure_residuals(data: ReportData, law: str | None = None) -> ReportFigure:
     spread = float(np.median(np.abs(seen.residual)))
     outside = int(np.count_nonzero(np.abs(100 * seen.residual) > limit))
     edge = f" Triangles at the edge: {outside} rows that it misses by more, up to {_largest(seen):.0%}."
+    circles = " Circles: rows of runs that are more likely outliers than not."
     figure.reading = (
         f"Half of the losses lie within {spread:.2%} of the law. A pattern along an axis would mean that the form is "
-        f"wrong there.{edge if outside else ''}"
+        f"wrong there.{circles if outlying.any() else ''}{edge if outside else ''}"
     )
     return figure
+
+
+def _outlying(fit: Posterior) -> NDArray[np.bool_]:
+    """(n_used,) rows of units whose outlier probability exceeds one half."""
+    marked = np.zeros(len(fit.data), dtype=bool)
+    for unit, probability in zip(fit.likelihood.units(), fit.outlier_probability()[0], strict=True):
+        marked[unit] = probability > 0.5
+    return marked
 
 
 def _residual_limit(sizes: Array) -> float:
