@@ -19,7 +19,8 @@ class DataConstrained(Chinchilla):
     D' = D + D·R_D (1 − e^(−r/R_D)), r = tokens/D − 1 repetitions of D unique tokens;
     N' = U + U·R_N (1 − e^(−q/R_N)), U = min(N, G (G D)^(β/α)) the size for which D tokens are optimal,
     q = N/U − 1, G = (αA/(βB))^(1/(α+β)).
-    Damage by very many repetitions is not modelled.
+    Damage by very many repetitions is not modelled. While every token is fresh and N ≤ G (G D)^(β/α) it is
+    `chinchilla`, and the closed allocation of that holds; its N is the U of its tokens.
     """
 
     name = "data-constrained"

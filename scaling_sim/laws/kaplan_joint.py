@@ -42,6 +42,9 @@ class KaplanJoint(Law):
     L = (N_c/N)^α_N + [ S_c (1 + B_crit(L)/B) / S ]^α_S (1.6 with 5.4), B_crit(L) = B*/L^(1/α_B) (1.4). Other rows are
     left out, counted and named.
 
+    Its allocation is closed at the critical batch (Appendix B, B.5-B.10): L = (1 + α_N/α_S) L(N, ∞), N ∝ C^(α_C/α_N),
+    1/α_C = 1/α_S + 1/α_B + 1/α_N.
+
     Parameters
     ----------
     shared : bool
@@ -187,7 +190,7 @@ class KaplanJoint(Law):
 class KaplanFloor(Floor, KaplanJoint):
     """The joint system `kaplan` for the reducible loss L − E, read from the same rows.
 
-    L − E takes the place of L in (1.4), (1.5) and (1.6); B_crit diverges as L → E.
+    L − E takes the place of L in (1.4), (1.5) and (1.6); B_crit diverges as L → E. So it does in the closed allocation.
     """
 
     name = "kaplan-floor"

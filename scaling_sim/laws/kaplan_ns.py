@@ -19,7 +19,8 @@ class KaplanNS(Law):
     """L(N, S) = (N_c/N)^α_N + (S_c/S)^α_S, with the steps made in place of S_min.
 
     It reads the curves of one batch, the one with most sizes N (the largest of equals): at a batch that is not far
-    above B_crit its S_c absorbs a mean adjustment. The joint law `kaplan` makes the adjustment instead.
+    above B_crit its S_c absorbs a mean adjustment. The joint law `kaplan` makes the adjustment instead. No allocation
+    follows from it alone: S_min has no price without B_crit(L).
     """
 
     name = "kaplan-ns"

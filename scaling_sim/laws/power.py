@@ -14,7 +14,7 @@ from scaling_sim.laws.base import Array, Centre, Coordinate, Law, Normal, Parame
 class PowerLaw(Law):
     """L(X) = (X_c/X)^α, X one column of the runs.
 
-    Coordinates: the log loss at the centre of the data and log α.
+    Coordinates: the log loss at the centre of the data and log α. No allocation follows from a law of one variable.
     """
 
     column: str

@@ -9,15 +9,16 @@ import pytest
 from scipy.stats import spearmanr
 
 from scaling_sim.errors import ConfigError, LawError
+from scaling_sim.inference import point_fit
 from scaling_sim.inference.design import prepare
 from scaling_sim.inference.optimum import hessian
 from scaling_sim.inference.point import posterior_mode
 from scaling_sim.inference.target import LogPosterior
 from scaling_sim.laws import get_law, kaplan, law_names
 from scaling_sim.laws.constants import constants
-from scaling_sim.predict.layout import Grid, Sweep
+from scaling_sim.predict.layout import Grid, Sweep, Tuning
 from scaling_sim.predict.noise import Noise
-from scaling_sim.predict.simulate import simulate, stopping_steps
+from scaling_sim.predict.simulate import design_of, simulate, stopping_steps
 from scaling_sim.runs.table import FLAGS, NUMBERS, RunTable, read_runs
 
 QUIET = Noise(sigma=0.0)
@@ -168,6 +169,8 @@ def _columns(table: RunTable) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("truth", "keywords", "error", "message"),
     [
+        ({"law": "learning-rate"}, {"design": Tuning(lr=())}, ConfigError, "lr of a simulated sweep must be positive"),
+        ({"law": "power-n-floor"}, {}, ConfigError, "power-n-floor needs E as well"),
         ({"alpha": 0.5}, {}, ConfigError, "needs its law"),
         ({"law": "chinchilla", "alhpa": 0.5}, {}, ConfigError, "has no parameter alhpa; it has E, A, alpha"),
         ({"law": "kaplan-floor"}, {}, ConfigError, "kaplan-floor needs E as well"),
@@ -225,3 +228,51 @@ def _z_scores(alpha: float, beta: float, seed: int) -> np.ndarray:
     sd = np.sqrt(np.diag(np.linalg.inv(-hessian(target, mode.u, np.full(len(mode.u), 1e-3)))))
     place = [[c.name for c in target.coordinates].index(name) for name in ("log_alpha", "log_beta")]
     return np.asarray((mode.u[place] - np.log([alpha, beta])) / sd[place])
+
+
+def test_a_sweep_of_learning_rates_is_lowest_at_its_law() -> None:
+    """On the grid nearest the optimum of both laws the loss is the final law's; away from it, the bowl's."""
+    best = constants("step-law-learning-rate").values
+    lr = float(best["lr_scale"] * 1e9 ** best["exponent_N"] * 1e11 ** best["exponent_tokens"])
+    B = float(0.58 * 1e11**0.571)
+    design = Tuning(N=(1e9,), tokens=(1e11,), lr=(lr / 2, lr, 2 * lr), batches=(B, 2 * B), seeds=2)
+    table = simulate({"law": "learning-rate"}, design, noise=QUIET)
+    assert len(table) == 12
+    lowest = table.loss[(table.extra["lr"] == lr) & (table.B == B)]
+    floor = simulate({"law": "chinchilla"}, Grid(N=(1e9,), tokens=(1e11,)), noise=QUIET).loss
+    assert lowest == pytest.approx(np.repeat(floor, 2), rel=1e-12)
+    assert table.loss.min() == lowest.min()
+    twice = table.loss[(table.extra["lr"] == 2 * lr) & (table.B == B)]
+    assert np.log(twice / lowest) == pytest.approx(0.5 * 0.018 * np.log(2) ** 2)
+    assert pytest.approx(table.tokens / table.B) == table.S
+
+
+def test_any_law_of_n_and_tokens_gives_learning_curves() -> None:
+    truth = constants("besiroglu")
+    table = simulate(truth, design_of(truth, curves=True, seeds=2), noise=Noise(0.0, np.inf, tau=0.01, ell=2.0))
+    assert table.curve.all()
+    assert table.num_runs == 9  # eight sizes, one of them twice
+    error = np.log(table.loss / table.extra["expected_loss"])
+    steps = [np.diff(error[table.run == run]) for run in np.unique(table.run)]
+    assert np.std(np.concatenate(steps)) < 0.8 * np.std(error)  # errors are shared along a curve
+    for run in np.unique(table.run):
+        rows = table.run == run
+        expected = get_law("chinchilla").loss(truth.values, {"N": table.N[rows], "tokens": table.tokens[rows]})
+        assert table.extra["expected_loss"][rows] == pytest.approx(expected)
+
+
+def test_a_design_is_asked_for_what_it_can_give() -> None:
+    assert design_of({"law": "chinchilla"}, seeds=3).layout().numbers("seed").max() == 2
+    assert design_of({"law": "kaplan"}, curves=True) == Sweep()
+    with pytest.raises(LawError, match="says nothing about learning curves"):
+        design_of({"law": "batch-size"}, curves=True)
+    with pytest.raises(ConfigError, match="must not be negative"):
+        design_of({"law": "chinchilla"}, seeds=-1)
+
+
+def test_changed_exponents_of_either_sign_keep_the_centre() -> None:
+    usual, other = (simulate({"law": "learning-rate", **more}, noise=QUIET) for more in ({}, {"exponent_tokens": -0.1}))
+    law = get_law("learning-rate")
+    best = [law.observe(table).response for table in (usual, other)]
+    assert np.mean(np.log(best[0])) == pytest.approx(np.mean(np.log(best[1])), abs=0.15)
+    assert point_fit(other, "learning-rate").parameters["exponent_tokens"] == pytest.approx(-0.1, rel=1e-6)
