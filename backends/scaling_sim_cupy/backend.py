@@ -9,19 +9,26 @@ from typing import TYPE_CHECKING
 from scaling_sim.engine.checks import check_start
 from scaling_sim.engine.cohort import Cohort, Precision
 from scaling_sim.engine.protocol import Tokens
-from scaling_sim_cupy.memory import why_too_large
+from scaling_sim_cupy.layout import Layout
+from scaling_sim_cupy.limits import why_out_of_range, why_precision, why_too_large
 
 if TYPE_CHECKING:
     from scaling_sim_cupy.trainer import CupyTrainer
 
-ITEM_BYTES = {"float64": 8, "float32": 4}
-"""Precisions that it computes in, and what one number takes."""
-
 
 class CupyBackend:
-    """CUDA through CuPy: the members of a cohort are the leading axis of every array."""
+    """CUDA through CuPy: fused kernels, the member of a cohort is an axis of the grid.
+
+    Parameters
+    ----------
+    tensor_cores : bool
+        False computes float32 without them: slow, the reference of the kernels themselves.
+    """
 
     name = "cupy"
+
+    def __init__(self, tensor_cores: bool = True) -> None:
+        self.tensor_cores = tensor_cores
 
     def devices(self) -> list[str]:
         """Every CUDA device; empty without CuPy or without one."""
@@ -46,14 +53,12 @@ class CupyBackend:
         return None if num_devices else "CuPy finds no CUDA device; it needs an NVIDIA card and its driver"
 
     def why_unsupported(self, cohort: Cohort, device: str, precision: Precision) -> str | None:
-        """None for float64 and float32 on a CUDA device whose memory holds the whole batch of the whole cohort."""
-        reason = self.why_unavailable()
+        """None for a tiny model in float32 or bfloat16 on a CUDA device whose memory holds the cohort."""
+        reason = self.why_unavailable() or why_precision(precision) or _why_no_device(device)
         if reason is not None:
             return reason
-        if precision not in ITEM_BYTES:
-            return f"precision must be one of {', '.join(ITEM_BYTES)}, got {precision!r}; backend 'torch' has bfloat16"
-        return _why_no_device(device) or why_too_large(
-            cohort, ITEM_BYTES[precision], _total_bytes(device_index(device)), device
+        return why_out_of_range(self._layout(cohort, precision)) or why_too_large(
+            cohort, self._layout(cohort, precision), _total_bytes(device_index(device)), device
         )
 
     def start(
@@ -63,7 +68,11 @@ class CupyBackend:
         check_start(self, cohort, splits, device, precision)
         from scaling_sim_cupy.trainer import CupyTrainer
 
-        return CupyTrainer(cohort, splits, device_index(device), precision)
+        return CupyTrainer(cohort, splits, device_index(device), self._layout(cohort, precision))
+
+    def _layout(self, cohort: Cohort, precision: Precision) -> Layout:
+        exact = 0 if precision == "bfloat16" else 1 if self.tensor_cores else 2
+        return Layout(cohort.shape, exact)
 
     def describe(self) -> dict[str, str]:
         """Versions and card, for the record of a run."""

@@ -6,7 +6,6 @@ Suffixes: M members, P all parameters of one member.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
@@ -15,28 +14,17 @@ from scaling_sim.model.shape import Shape
 Array = Any
 """An array on the device; CuPy ships no types."""
 
-Params = Mapping[str, Array]
 
-LAYERED = ("ln1_gain", "ln1_bias", "qkv", "attn_out", "ln2_gain", "ln2_bias", "mlp_up", "mlp_down")
-"""Parameters with a layer axis after the member axis."""
-
-
-def num_parameters(shape: Shape) -> int:
-    """P."""
-    return sum(math.prod(size) for size in shape.parameter_shapes().values())
+def parameter_offsets(shape: Shape) -> dict[str, int]:
+    """Where each parameter begins in a flat row; ``end`` is P, the number of parameters."""
+    shapes = shape.parameter_shapes()
+    return dict(zip((*shapes, "end"), accumulate(map(math.prod, shapes.values()), initial=0), strict=True))
 
 
 def split_parameters(flat_MP: Array, shape: Shape) -> dict[str, Array]:
     """Views (M, *shape) of a flat parameter array (of NumPy or CuPy), by canonical name."""
-    shapes = shape.parameter_shapes()
-    ends = list(accumulate(math.prod(size) for size in shapes.values()))
-    begins = [0, *ends[:-1]]
+    begins, shapes = parameter_offsets(shape), shape.parameter_shapes()
     return {
-        name: flat_MP[:, begin:end].reshape(len(flat_MP), *size)
-        for (name, size), begin, end in zip(shapes.items(), begins, ends, strict=True)
+        name: flat_MP[:, begins[name] : begins[name] + math.prod(size)].reshape(len(flat_MP), *size)
+        for name, size in shapes.items()
     }
-
-
-def layer_parameters(params: Params, layer: int) -> dict[str, Array]:
-    """Views (M, ...) of one layer's parameters."""
-    return {name: params[name][:, layer] for name in LAYERED}

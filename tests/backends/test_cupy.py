@@ -1,10 +1,16 @@
-"""What can be said of the CuPy backend without a card, and the conformance kit on one."""
+"""What can be said of the CuPy backend without a card, and the conformance kit on one.
 
+That the kernels compute the right numbers is checked without a card as well, in test_cupy_mathematics.py.
+"""
+
+import importlib
 import math
 import os
+import shutil
 import subprocess
 import sys
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -12,11 +18,12 @@ import pytest
 
 from scaling_sim.engine.conformance import Conformance
 from scaling_sim.engine.conformance_cases import DROPOUT, PLAIN
-from scaling_sim.engine.philox import dropout_mask
 from scaling_sim.engine.registry import backends, get_backend
 from scaling_sim.errors import BackendUnavailable
-from scaling_sim_cupy import BACKEND
-from scaling_sim_cupy.memory import USABLE_SHARE, required_bytes, why_too_large
+from scaling_sim.model.shape import Shape
+from scaling_sim_cupy import BACKEND, CupyBackend
+from scaling_sim_cupy.layout import Layout
+from scaling_sim_cupy.limits import MAX_SHARED_BYTES, USABLE_SHARE, required_bytes, why_out_of_range, why_too_large
 
 GIB = 2**30
 
@@ -84,7 +91,7 @@ def test_no_device_is_said(monkeypatch, cupy):
 def test_devices_are_counted():
     assert BACKEND.devices() == ["cuda:0", "cuda:1"]
     for device in ("cuda", "cuda:0", "cuda:1"):
-        for precision in ("float32", "float64"):
+        for precision in ("float32", "bfloat16"):
             assert BACKEND.why_unsupported(PLAIN.cohort, device, precision) is None
 
 
@@ -95,35 +102,105 @@ def test_other_devices_are_refused_by_name(device):
 
 
 @pytest.mark.usefixtures("card")
-def test_bfloat16_is_refused_with_the_way_out():
-    reason = BACKEND.why_unsupported(PLAIN.cohort, "cuda:0", "bfloat16")
-    assert "'bfloat16'" in reason
+def test_float64_is_refused_with_the_way_out():
+    reason = BACKEND.why_unsupported(PLAIN.cohort, "cuda:0", "float64")
+    assert "'float64'" in reason
     assert "'torch'" in reason
 
 
 @pytest.mark.usefixtures("card")
-def test_vocabulary_times_batch_beyond_the_card_is_refused():
-    shape = msgspec.structs.replace(PLAIN.cohort.shape, vocab_size=50_000)
-    cohort = msgspec.structs.replace(PLAIN.cohort, shape=shape, batch_sequences=64)
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"d_model": 96, "d_ff": 384}, "d_model must be at most 64, got 96"),
+        ({"d_model": 64, "n_head": 8}, "padded width of all heads must be at most 64, got 128"),
+        ({"n_ctx": 512}, "n_ctx must be at most 256, got 512"),
+        ({"vocab_size": 50257}, "vocab_size must be at most 1024, got 50257"),
+        ({"n_ctx": 256, "d_model": 64}, "take a shorter context than 256, bfloat16 or backend 'torch'"),
+    ],
+)
+def test_shapes_out_of_range_are_refused_by_number(changes, said):
+    cohort = msgspec.structs.replace(PLAIN.cohort, shape=msgspec.structs.replace(PLAIN.cohort.shape, **changes))
     reason = BACKEND.why_unsupported(cohort, "cuda:0", "float32")
-    assert "vocabulary 50000" in reason
-    assert "3 members × 512 tokens" in reason
-    assert "has 1.0 GiB" in reason
-    assert BACKEND.why_unsupported(msgspec.structs.replace(cohort, batch_sequences=1), "cuda:0", "float32") is None
+    assert said in reason
+    assert "'torch'" in reason
+    with pytest.raises(BackendUnavailable, match="'cupy'"):
+        BACKEND.start(cohort, PLAIN.splits(), "cuda:0")
 
 
-def test_memory_grows_with_members_batch_and_precision():
-    cohort = DROPOUT.cohort
-    needed = required_bytes(cohort, 4)
-    assert required_bytes(cohort, 8) == 2 * needed
-    alone = msgspec.structs.replace(cohort, members=cohort.members[:1])
-    assert len(cohort.members) * required_bytes(alone, 4) == needed
-    assert why_too_large(cohort, 4, math.ceil(needed / USABLE_SHARE) + 1, "cuda:0") is None
-    assert "cuda:0" in why_too_large(cohort, 4, needed, "cuda:0")
-    rows = cohort.shape.n_ctx
-    larger = msgspec.structs.replace(cohort, batch_sequences=cohort.batch_sequences + 1)
-    logits_bytes = len(cohort.members) * rows * cohort.shape.vocab_size * 4
-    assert required_bytes(larger, 4) - needed > logits_bytes
+@pytest.mark.parametrize("exact", [0, 1])
+@pytest.mark.parametrize("size", [(1, 16, 1), (2, 32, 2), (2, 64, 2)])
+def test_the_first_decades_of_a_law_are_in_range(size, exact):
+    n_layer, d_model, n_head = size
+    layout = Layout(Shape(n_layer=n_layer, d_model=d_model, n_head=n_head, n_ctx=128), exact)
+    assert why_out_of_range(layout) is None
+    assert layout.shared_bytes <= MAX_SHARED_BYTES
+    assert layout.resident >= 1
+
+
+def test_512_models_of_a_hundred_thousand_parameters_fit_in_4_gib():
+    shape = Shape(n_layer=2, d_model=64, n_head=2, n_ctx=128)
+    members = tuple(msgspec.structs.replace(PLAIN.cohort.members[0], id=i) for i in range(512))
+    cohort = msgspec.structs.replace(PLAIN.cohort, shape=shape, batch_sequences=64, members=members)
+    assert required_bytes(cohort, Layout(shape, 0)) < 4 * GIB
+
+
+def test_more_members_than_the_card_holds_are_refused():
+    cohort, layout = DROPOUT.cohort, Layout(DROPOUT.cohort.shape, 1)
+    needed = required_bytes(cohort, layout)
+    assert why_too_large(cohort, layout, math.ceil(needed / USABLE_SHARE) + 1, "cuda:0") is None
+    reason = why_too_large(cohort, layout, needed, "cuda:0")
+    assert f"3 members of {layout.num_parameters} parameters" in reason
+    assert "cuda:0" in reason
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        PLAIN.cohort.shape,
+        Shape(n_layer=3, d_model=12, n_head=3, n_ctx=20, vocab_size=300, d_ff=20),
+        Shape(n_layer=0, d_model=8, n_head=2, n_ctx=5, vocab_size=17),
+    ],
+)
+def test_every_parameter_has_places_of_its_own(shape):
+    """Packed arrays hold each parameter where nobody else is: gradients once, operands once per orientation."""
+    layout = Layout(shape, 0)
+    results, (forward, backward) = layout.result_positions(), layout.operand_positions()
+    assert len(np.unique(results)) == len(results) == layout.num_parameters
+    assert results.min() >= 0
+    assert results.max() < layout.results_size
+    operands = np.concatenate([forward[forward >= 0], backward[backward >= 0]])
+    assert len(np.unique(operands)) == len(operands)
+    assert operands.max() < layout.packed_size
+    matrices = sum(math.prod(shape.parameter_shapes()[name]) for name in ("qkv", "attn_out", "mlp_up", "mlp_down"))
+    assert 2 * (matrices + shape.vocab_size * shape.d_model) == len(operands)
+    np.testing.assert_array_equal(forward >= 0, backward >= 0)
+
+
+def test_the_folder_of_kernels_is_what_is_compiled():
+    """And part of the package, so that a wheel (pyproject.toml: all of backends/) carries it."""
+    import scaling_sim_cupy
+
+    folder = Path(scaling_sim_cupy.__file__).parent / "kernels"
+    names = {"precision", "layers", "attention", "cross_entropy", "model", "optimizer"}
+    assert {path.stem for path in folder.glob("*.cu")} == names
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc compiles the kernels")
+@pytest.mark.parametrize("exact", [0, 1, 2])
+def test_kernels_compile_for_a_card(exact, tmp_path, monkeypatch):
+    """For Hopper, with dropout, within the registers of a multiprocessor; needs the compiler, not the card."""
+    monkeypatch.setitem(sys.modules, "cupy", ModuleType("cupy"))
+    monkeypatch.delitem(sys.modules, "scaling_sim_cupy.compiler", raising=False)
+    compiler = importlib.import_module("scaling_sim_cupy.compiler")
+    text = tmp_path / "kernels.cu"
+    text.write_text(compiler.source())
+    options = compiler.options(Layout(PLAIN.cohort.shape, exact), "uint8", dropout=True)
+    command = ["nvcc", *options, "-arch=sm_90", "-cubin", "-o", str(tmp_path / "kernels.cubin"), str(text)]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    monkeypatch.delitem(sys.modules, "scaling_sim_cupy.compiler")
+    assert built.returncode == 0, built.stderr
 
 
 # On a card.
@@ -151,36 +228,34 @@ class TestCupy(OnACard, Conformance):
 
 @pytest.mark.gpu
 @pytest.mark.cupy
-class TestCupyFloat64(TestCupy):
-    precision = "float64"
+class TestCupyBfloat16(TestCupy):
+    precision = "bfloat16"
 
 
 @pytest.mark.gpu
 @pytest.mark.cupy
 class TestOnTheCard(OnACard):
-    def test_masks_equal_numpys(self):
-        import cupy
-
-        from scaling_sim.engine.cohort import Member
-        from scaling_sim_cupy.dropout import Dropout, DropoutKeys
-
-        rates, seeds = (0.1, 0.0, 0.5, 0.999), (0, 7, 2**32 - 1, 2**63 + 12345)
-        members = [Member(id=i, seed=seeds[i], dropout=rates[i]) for i in range(4)]
-        for dtype in (np.float32, np.float64):
-            keys = DropoutKeys.of(members, np.dtype(dtype))
-            for update in (1, 2**32 - 1):
-                dropout = Dropout(keys, cupy.asarray(np.array([update], np.uint32)))
-                for site, columns in ((0, 8), (5, 7), (2, 1)):
-                    factor = cupy.asnumpy(dropout.factor(site, 33, columns))
-                    masks = [dropout_mask(one.seed, update, site, 33, columns, one.dropout) for one in members]
-                    scales = np.array([1 / (1 - rate) for rate in rates], dtype)[:, None, None]
-                    assert np.array_equal(factor, np.stack(masks) * scales)
+    @pytest.mark.parametrize("size", [(1, 16, 1), (2, 32, 2), (2, 64, 2)])
+    def test_split_tf32_is_float32(self, size):
+        """One update of a real size: tensor cores against plain float32 multiply-adds of the same source."""
+        n_layer, d_model, n_head = size
+        shape = Shape(n_layer=n_layer, d_model=d_model, n_head=n_head, n_ctx=128)
+        cohort = msgspec.structs.replace(DROPOUT.cohort, shape=shape)
+        tokens = np.random.default_rng(0).integers(0, 256, 5000).astype(np.uint8)
+        starts = np.random.default_rng(1).integers(0, 4800, (3, 3, 4))
+        states = []
+        for tensor_cores in (True, False):
+            trainer = CupyBackend(tensor_cores).start(cohort, {"train": tokens})
+            losses = trainer.advance(0, starts, np.full((3, 3), 1e-3))
+            states.append(trainer.state() | {"losses": losses})
+        np.testing.assert_allclose(states[0]["losses"], states[1]["losses"], atol=2e-6)
+        for name in shape.parameter_shapes():
+            got, expected = (state[f"adam_m.{name}"] for state in states)
+            assert np.abs(got - expected).max() < 1e-4 * np.abs(expected).max(), name
 
     def test_an_update_never_waits_for_the_host(self):
         """Updates are queued behind a kernel that spins for a second; the host is through before it ends."""
         import cupy
-
-        from scaling_sim_cupy.optimizer import Schedule
 
         spin = cupy.RawKernel(
             'extern "C" __global__ void spin(long long cycles)'
@@ -188,27 +263,18 @@ class TestOnTheCard(OnACard):
             "spin",
         )
         trainer, (starts, lr) = BACKEND.start(DROPOUT.cohort, DROPOUT.splits()), DROPOUT.batches(4)
-        schedule, placed = Schedule.of(trainer.cohort, 0, lr, trainer.dtype), cupy.asarray(starts)
-        spin((1,), (1,), (np.int64(1),))  # kernels are compiled and the memory pool is filled on the first use
-        for step in range(2):
-            trainer.update(step, placed[step], schedule)
-        cupy.cuda.Device().synchronize()
-        spin((1,), (1,), (np.int64(2_000_000_000),))
-        gate = cupy.cuda.Event()
-        gate.record()
-        for step in (2, 3):
-            losses = trainer.update(step, placed[step], schedule)
-        assert not gate.done, "an update waited for the device"
-        assert np.isfinite(cupy.asnumpy(losses)).all()
-        assert gate.done, "reading must wait, or the spinning kernel proves nothing"
-
-    def test_more_sequences_than_a_grid_axis(self):
-        shape = msgspec.structs.replace(PLAIN.cohort.shape, n_layer=1)
-        cohort = msgspec.structs.replace(PLAIN.cohort, shape=shape, batch_sequences=35000)
-        starts, lr = np.random.default_rng(0).integers(0, 600, (2, 3, 35000)), np.full((2, 3), 0.01)
-        large = BACKEND.start(cohort, PLAIN.splits()).advance(0, starts, lr)
-        precise = BACKEND.start(cohort, PLAIN.splits(), precision="float64").advance(0, starts, lr)
-        np.testing.assert_allclose(large, precise, atol=1e-5)
+        with trainer.device, trainer.stream:
+            batch = trainer.placed(0, starts, lr)
+            spin((1,), (1,), (np.int64(1),))  # kernels are compiled and the memory pool is filled on the first use
+            trainer.queue(batch, 2)
+            trainer.stream.synchronize()
+            spin((1,), (1,), (np.int64(2_000_000_000),))
+            gate = cupy.cuda.Event()
+            gate.record(trainer.stream)
+            trainer.queue(batch, 2)
+            assert not gate.done, "an update waited for the device"
+            assert np.isfinite(cupy.asnumpy(batch.losses_KM)).all()
+            assert gate.done, "reading must wait, or the spinning kernel proves nothing"
 
     def test_all_members_may_retire(self):
         trainer = BACKEND.start(DROPOUT.cohort, DROPOUT.splits())
@@ -218,20 +284,19 @@ class TestOnTheCard(OnACard):
         starts, lr = DROPOUT.batches(2)
         assert trainer.advance(0, starts[:, :0], lr[:, :0]).shape == (2, 0)
 
-    def test_memory_estimate_is_an_upper_bound(self):
+    @pytest.mark.parametrize("num_members", [1, 64])
+    def test_memory_estimate_is_an_upper_bound(self, num_members):
         import cupy
 
-        shape = msgspec.structs.replace(PLAIN.cohort.shape, n_ctx=64, d_model=64, d_ff=256, vocab_size=512)
-        for n_layer in (1, 4):
-            layered = msgspec.structs.replace(shape, n_layer=n_layer)
-            cohort = msgspec.structs.replace(DROPOUT.cohort, shape=layered, batch_sequences=32)
-            tokens = (np.arange(5000) % 512).astype(np.uint16)
-            starts = np.random.default_rng(0).integers(0, 4900, (2, 3, 32))
-            trainer = BACKEND.start(cohort, {"train": tokens})
-            pool = cupy.get_default_memory_pool()
-            pool.free_all_blocks()
-            trainer.advance(0, starts, np.full((2, 3), 1e-3))
-            assert pool.total_bytes() < required_bytes(cohort, 4) / USABLE_SHARE
+        shape = Shape(n_layer=2, d_model=32, n_head=2, n_ctx=128)
+        members = tuple(msgspec.structs.replace(PLAIN.cohort.members[0], id=i) for i in range(num_members))
+        cohort = msgspec.structs.replace(PLAIN.cohort, shape=shape, batch_sequences=64, members=members)
+        pool = cupy.get_default_memory_pool()
+        pool.free_all_blocks()
+        before = pool.used_bytes()
+        trainer = BACKEND.start(cohort, PLAIN.splits())
+        trainer.advance(0, np.zeros((2, num_members, 64), np.int64), np.full((2, num_members), 1e-3))
+        assert pool.used_bytes() - before < required_bytes(cohort, Layout(shape, 1)) / USABLE_SHARE
 
     def test_record_names_the_card(self):
         described = BACKEND.describe()

@@ -1,28 +1,40 @@
-"""The CuPy backend's mathematics where there is no card: NumPy stands in for CuPy, and the whole kit runs over it.
+"""The CuPy backend where there is no card: g++ compiles the kernels' own text, NumPy stands in for CuPy's arrays, and
+the whole kit runs over it. ``cuda_on_cpu.hpp`` says what is emulated.
 
-What this cannot see are the card's own things: the text of the dropout kernel, cuBLAS, dtype rules that differ between
-CuPy and NumPy. The same kit runs on a card in test_cupy.py.
+What this cannot see are the card's own things: NVRTC, the tensor cores' rounding, races between warps that the order
+of the emulation does not bring out. The same kit runs on a card in test_cupy.py.
 """
 
+import ctypes
+import hashlib
 import importlib
+import re
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 
 from scaling_sim.engine.conformance import Conformance
-from scaling_sim.engine.conformance_cases import DROPOUT
-from scaling_sim.engine.philox import keep_threshold, philox4x32
 
-OURS = ("attention", "block", "dropout", "layers", "model", "optimizer", "parameters", "trainer")
+OURS = ("compiler", "dropout", "engine", "optimizer", "trainer")
+HEADER = Path(__file__).with_name("cuda_on_cpu.hpp")
+LIBRARIES = {}
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ compiles the kernels for the emulation")
 
 
-class Device:
-    mem_info = (2**30, 2**30)
+class Context:
+    """A device or a stream: something to enter."""
 
-    def __init__(self, index):
-        self.index = index
+    mem_info = (2**33, 2**33)
+    attributes = {"MultiProcessorCount": 2}
+
+    def __init__(self, *index, **settings):
+        pass
 
     def __enter__(self):
         return self
@@ -31,28 +43,61 @@ class Device:
         return None
 
 
-def dropout_factors(update, site, num_rows, num_columns, low, high, threshold, scale, factor, *, size):
-    """What the dropout kernel computes, with the same arguments, from the engine's Philox."""
-    num_blocks = -(-num_columns // 4)
-    assert size == len(low) * num_rows * num_blocks
-    row, block = np.meshgrid(np.arange(num_rows), np.arange(num_blocks), indexing="ij")
-    counter = np.stack([np.full_like(row, int(update[0])), np.full_like(row, site), row, block], -1).astype(np.uint64)
-    for member in range(len(low)):
-        words = philox4x32(counter, (int(low[member]), int(high[member]))).reshape(num_rows, -1)[:, :num_columns]
-        factor[member] = np.where(words >= threshold[member], scale[member], 0)
+class Kernel:
+    """A kernel of an emulated module, called as CuPy calls one."""
+
+    def __init__(self, function):
+        self._function = function
+
+    def __call__(self, grid, block, arguments, shared_mem=0):
+        for one in arguments:
+            assert not isinstance(one, np.ndarray) or one.flags.c_contiguous
+        values = [
+            ctypes.c_void_p(one.ctypes.data)
+            if isinstance(one, np.ndarray)
+            else np.ctypeslib.as_ctypes_type(one.dtype)(one.item())
+            for one in arguments
+        ]
+        addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        self._function(grid[0], grid[1], block[0], addresses)
+
+
+class EmulatedModule:
+    """`cupy.RawModule` over g++; compiled once per session."""
+
+    def __init__(self, code, options, folder):
+        name = hashlib.sha256((code + repr(options)).encode()).hexdigest()[:16]
+        if name not in LIBRARIES:
+            kernels = re.findall(r'extern "C" __global__ void __launch_bounds__\([^)]*\) (\w+)\(', code)
+            text = code.replace("extern __shared__ __align__(16) unsigned char shared_bytes[];", "")
+            launchers = "".join(f"LAUNCHER({kernel})\n" for kernel in kernels)
+            source = folder / f"{name}.cpp"
+            source.write_text(f'#include "{HEADER}"\n{text}\n{launchers}')
+            command = ["g++", *options, "-O1", "-w", "-shared", "-fPIC", str(source), "-o", str(folder / f"{name}.so")]
+            built = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert built.returncode == 0, built.stderr[:3000]
+            LIBRARIES[name] = ctypes.CDLL(str(folder / f"{name}.so"))
+        self._library = LIBRARIES[name]
+
+    def get_function(self, name):
+        return Kernel(getattr(self._library, f"launch_{name}"))
 
 
 class NumpyAsCupy(ModuleType):
     """NumPy under the name of CuPy; ``reads`` counts transfers to the host."""
 
-    def __init__(self):
+    def __init__(self, folder):
         super().__init__("cupy")
         runtime = SimpleNamespace(getDeviceCount=lambda: 1)
-        self.cuda = SimpleNamespace(Device=Device, runtime=runtime)
+        self.cuda = SimpleNamespace(Device=Context, Stream=Context, runtime=runtime)
+        self.folder = folder
         self.reads = 0
 
     def __getattr__(self, name):
         return getattr(np, name)
+
+    def RawModule(self, code, options):
+        return EmulatedModule(code, options, self.folder)
 
     def asarray(self, array):
         return np.array(array)
@@ -61,15 +106,16 @@ class NumpyAsCupy(ModuleType):
         self.reads += 1
         return np.array(array)
 
-    def ElementwiseKernel(self, inputs, outputs, body, name):
-        assert name == "scaling_sim_dropout_factors"
-        return dropout_factors
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("kernels")
 
 
 @pytest.fixture
-def cupy(monkeypatch):
+def cupy(monkeypatch, folder):
     """The stand-in, with our modules imported over it and forgotten afterwards."""
-    stand_in = NumpyAsCupy()
+    stand_in = NumpyAsCupy(folder)
     monkeypatch.setitem(sys.modules, "cupy", stand_in)
     package = importlib.import_module("scaling_sim_cupy")
     names = [f"scaling_sim_cupy.{name}" for name in OURS]
@@ -88,47 +134,5 @@ class TestMathematics(Conformance):
     device = "cuda:0"
 
 
-class TestMathematicsFloat64(TestMathematics):
-    precision = "float64"
-
-
-def test_a_call_reads_the_device_once(cupy):
-    from scaling_sim_cupy import BACKEND
-
-    trainer = BACKEND.start(DROPOUT.cohort, DROPOUT.splits())
-    before = cupy.reads
-    trainer.advance(0, *DROPOUT.batches(5))
-    assert cupy.reads == before + 1
-
-
-def test_retired_members_leave_the_memory(cupy):
-    from scaling_sim_cupy import BACKEND
-
-    trainer = BACKEND.start(DROPOUT.cohort, DROPOUT.splits())
-    trainer.retire([member.id for member in DROPOUT.cohort.members if member.dropout])
-    assert {len(value) for value in trainer.flat.values()} == {1}
-    assert trainer.dropout_keys is None, "the member that is left drops nothing"
-
-
-def test_all_members_may_retire(cupy):
-    from scaling_sim_cupy import BACKEND
-
-    trainer = BACKEND.start(DROPOUT.cohort, DROPOUT.splits())
-    trainer.retire(trainer.live())
-    state, (starts, lr) = trainer.state(), DROPOUT.batches(2)
-    assert state["params.qkv"].shape[0] == 0
-    assert trainer.advance(0, starts[:, :0], lr[:, :0]).shape == (2, 0)
-    trainer.load_state(state)
-    assert trainer.live() == ()
-
-
-def test_a_threshold_beyond_every_word_drops_all(cupy):
-    from scaling_sim.engine.cohort import Member
-    from scaling_sim_cupy.dropout import Dropout, DropoutKeys
-
-    rate = 1 - 2**-40
-    assert keep_threshold(rate) == 2**32, "one more than a 32-bit word holds"
-    keys = DropoutKeys.of([Member(id=0, seed=1, dropout=rate)], np.dtype(np.float64))
-    factor = Dropout(keys, np.array([3], np.uint32)).factor(site=0, num_rows=4, num_columns=5)
-    assert factor.shape == (1, 4, 5)
-    assert not factor.any()
+class TestMathematicsBfloat16(TestMathematics):
+    precision = "bfloat16"

@@ -1,0 +1,136 @@
+"""Live members on the device, and one update of all of them as three kernels. Nothing here waits for the host.
+
+Suffixes: M members, K updates, B sequences, P parameters of one member, G CTAs of one member.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cupy
+import numpy as np
+
+from scaling_sim.engine.cohort import Cohort
+from scaling_sim_cupy.compiler import Kernels, num_blocks
+from scaling_sim_cupy.dropout import DropoutKeys
+from scaling_sim_cupy.layout import Layout
+from scaling_sim_cupy.optimizer import Schedule
+from scaling_sim_cupy.parameters import Array
+
+KINDS = ("params", "adam_m", "adam_v")
+
+
+def ctas_per_member(num_members: int, num_sequences: int, slots: int) -> int:
+    """G: into how many CTAs a member's sequences are split.
+
+    The CTAs of all members run in waves of ``slots``; the G with the fewest sequences in a row is chosen, the smallest
+    one of equals, since each CTA has a gradient buffer that must be added up.
+    """
+
+    def in_a_row(num_ctas: int) -> int:
+        return math.ceil(num_members * num_ctas / slots) * math.ceil(num_sequences / num_ctas)
+
+    return min(range(1, num_sequences + 1), key=lambda num_ctas: (in_a_row(num_ctas), num_ctas))
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Where parameters stand in packed arrays, (P,) int32 each, on the device; see `Layout`."""
+
+    result: Array
+    forward: Array
+    backward: Array
+
+    @classmethod
+    def of(cls, layout: Layout) -> Tables:
+        """Placed on the current device."""
+        return cls(cupy.asarray(layout.result_positions()), *map(cupy.asarray, layout.operand_positions()))
+
+
+class Batch:
+    """K updates that are ready to be queued: windows, schedule, and where their losses will stand."""
+
+    def __init__(self, starts_KMB: Array, schedule: Schedule, keys: DropoutKeys) -> None:
+        self.starts_KMB = starts_KMB
+        self.schedule = schedule
+        self.keys = keys
+        self.step = cupy.zeros(1, np.int32)
+        self.losses_KM = cupy.full(starts_KMB.shape[:2], np.nan, np.float64)
+
+
+class Engine:
+    """Weights, moments and buffers of the live members of a cohort."""
+
+    def __init__(
+        self, cohort: Cohort, layout: Layout, kernels: Kernels, tables: Tables, slots: int,
+        flat: Mapping[str, Array], healthy_M: Array,
+    ) -> None:  # fmt: skip
+        self.cohort, self.layout, self.kernels, self.tables, self.slots = cohort, layout, kernels, tables, slots
+        self.flat = dict(flat)
+        self.healthy_M = healthy_M
+        self.num_members = len(healthy_M)
+        operand = np.float32 if layout.exact else np.uint16
+        self.packed_MP = cupy.zeros((self.num_members, layout.packed_size), operand)
+        self.grad_MP = cupy.empty_like(self.flat["params"])
+        self.squares = cupy.zeros((self.num_members, num_blocks(layout)), np.float64)
+        self._buffers: dict[int, tuple[Array, Array, Array]] = {}
+        if self.num_members:
+            arguments = (self.flat["params"], self.packed_MP, tables.forward, tables.backward)
+            self.kernels.parameters("pack", self.num_members, arguments)
+
+    def gradients(self, tokens: Array, batch: Batch) -> None:
+        """Queue losses and gradients of the batch's next update; moves its ``step`` on."""
+        num_sequences = batch.starts_KMB.shape[2]
+        num_ctas, (results, losses, kept) = self._buffers_for(num_sequences)
+        keys = batch.keys
+        self.kernels.sequences(
+            "train", num_ctas, self.num_members,
+            (
+                tokens, batch.starts_KMB, batch.step, np.int32(num_sequences), self.flat["params"], self.packed_MP,
+                results, losses, kept, batch.schedule.update, keys.low, keys.high, keys.threshold, keys.scale,
+            ),
+        )  # fmt: skip
+        arguments = (results, np.int32(num_ctas), self.tables.result, self.grad_MP, self.squares, batch.step)
+        self.kernels.parameters("reduce_gradients", self.num_members, arguments)
+
+    def update(self, tokens: Array, batch: Batch) -> None:
+        """Queue the batch's next update of every healthy member."""
+        self.gradients(tokens, batch)
+        num_sequences, cohort, schedule = batch.starts_KMB.shape[2], self.cohort, batch.schedule
+        num_ctas, (_, losses, _) = self._buffers_for(num_sequences)
+        self.kernels.parameters(
+            "adamw", self.num_members,
+            (
+                *(self.flat[kind] for kind in KINDS), self.packed_MP, self.grad_MP, self.squares, losses,
+                np.int32(num_ctas), np.float64(num_sequences * self.layout.shape.n_ctx), batch.step, self.healthy_M,
+                batch.losses_KM, schedule.step_size, schedule.decay, schedule.correction2, self.tables.forward,
+                self.tables.backward, np.float64(cohort.clip_norm), np.float32(cohort.beta1),
+                np.float32(1 - cohort.beta1), np.float32(cohort.beta2), np.float32(1 - cohort.beta2),
+            ),
+        )  # fmt: skip
+
+    def position_losses(self, tokens: Array, starts_MB: Array) -> Array:
+        """(M, B, T) nats, float32, without dropout."""
+        num_sequences = starts_MB.shape[1]
+        losses = cupy.empty((*starts_MB.shape, self.layout.shape.n_ctx), np.float32)
+        num_ctas = min(num_sequences, -(-self.slots // self.num_members))
+        arguments = (tokens, starts_MB, np.int32(num_sequences), self.flat["params"], self.packed_MP, losses)
+        self.kernels.sequences("evaluate", num_ctas, self.num_members, arguments)
+        return losses
+
+    def _buffers_for(self, num_sequences: int) -> tuple[int, tuple[Any, ...]]:
+        """G, and the CTAs' gradient sums, losses and kept activations; those of the last batch size are held."""
+        num_ctas = ctas_per_member(self.num_members, num_sequences, self.slots)
+        if num_ctas not in self._buffers:
+            shape = (self.num_members, num_ctas)
+            self._buffers = {
+                num_ctas: (
+                    cupy.empty((*shape, self.layout.results_size), np.float32),
+                    cupy.empty(shape, np.float64),
+                    cupy.empty((*shape, max(16, self.layout.kept_bytes)), np.uint8),
+                )
+            }
+        return num_ctas, self._buffers[num_ctas]

@@ -1,0 +1,427 @@
+// One member's sequences, forward and backward, each wholly on one CTA: grid (CTAs per member, members).
+//
+// The residual stream lives in registers, 16 rows per warp. What crosses rows goes through shared memory: queries, keys
+// and values, and the two factors of each weight gradient (Σ_rows gradᵀ·activation is a product over all rows). What
+// the backward pass needs of a layer is kept per lane in device memory: its input, its middle, its queries, keys and
+// values, mixed values and norms; layer norms and the feed-forward part are computed again.
+// Gradients are summed over the CTA's sequences, in their order, in a buffer of its own (packed results).
+
+constexpr int F_CHUNK = widest(FP, 64), F_STRIDE = F_CHUNK + 8;
+constexpr int WORK_STRIDE = larger(QKV_STRIDE, larger(2 * F_STRIDE, V_STRIDE));
+
+// Slots of `Keep` per layer.
+constexpr int SLOTS_A = sizeof(A) / 16;
+constexpr int KEPT_INPUT = 0, KEPT_MIDDLE = DT, KEPT_QKV = 2 * DT, KEPT_MIXED = KEPT_QKV + 3 * UP / 16 * SLOTS_A;
+constexpr int KEPT_NORMS = KEPT_MIXED + UP / 16 * SLOTS_A, KEPT_LAYER = KEPT_NORMS + N_HEAD;
+static_assert(KEPT_LAYER * 16 == KEPT_BYTES, "layout.py and model.cu disagree on what is kept per lane and layer");
+
+struct Shared {
+    double losses[WARPS];
+    float sums[WARPS][VECTORS * DP];  // of the gradients of gains and biases, per warp
+    float norms[N_HEAD * TP], deltas[N_HEAD * TP];
+    int tokens[TP];
+    __align__(16) real rows1[TP * ROW_STRIDE];
+    __align__(16) real rows2[TP * ROW_STRIDE];
+    __align__(16) real work[TP * WORK_STRIDE];
+};
+static_assert(sizeof(Shared) <= SHARED_BYTES, "layout.py asks for less shared memory than model.cu needs");
+
+// One member as a CTA sees it.
+struct Member {
+    const float* params;  // flat, see scaling_sim_cupy.layout
+    const real* packed;
+    float* grad;
+    Keep memory;
+    Shared* shared;
+};
+
+__device__ __forceinline__ const real* packed_at(const Member& m, int layer, int piece) {
+    return m.packed + layer * PACK_LAYER + piece;
+}
+
+__device__ __forceinline__ void embed(Tile (&x)[DT], const Member& m, const int (&tokens)[2]) {
+#pragma unroll
+    for (int j = 0; j < DT; ++j)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            const int row = row_of(e >> 1), column = column_of(j, e);
+            const bool real_one = row < N_CTX && column < D_MODEL;
+            x[j].c[e] = real_one ? __ldg(m.params + PARAM_TOKEN + tokens[e >> 1] * D_MODEL + column) +
+                                       __ldg(m.params + PARAM_POSITION + row * D_MODEL + column)
+                                 : 0.f;
+        }
+}
+
+__device__ __forceinline__ void add(Tile (&x)[DT], const Tile (&y)[DT]) {
+#pragma unroll
+    for (int j = 0; j < DT; ++j)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) x[j].c[e] += y[j].c[e];
+}
+
+__device__ __forceinline__ void put_rows(float* place, const float (&values)[2]) {
+    if ((lane_id() & 3) == 0) {
+        place[row_of(0)] = values[0];
+        place[row_of(1)] = values[1];
+    }
+}
+
+// x + attention(LN₁(x)), then x + feed-forward(LN₂(x)).
+template <bool TRAIN>
+__device__ __forceinline__ void forward_layer(Tile (&x)[DT], const Member& m, const Dropout& dropout, int layer) {
+    const float* params = m.params + layer * D_MODEL;
+    const int kept = layer * KEPT_LAYER;
+    real* qkv = m.shared->work;
+    if (TRAIN) keep(m.memory, kept + KEPT_INPUT, x);
+    {
+        A a[DP / 16];
+        layer_norm(a, x, params + PARAM_LN1_GAIN, params + PARAM_LN1_BIAS);
+        __syncthreads();  // the others are through with what stands in ``work``
+#pragma unroll 3
+        for (int n = 0; n < 3 * UP / 16; ++n) {
+            Tile out[2];
+            product(out, a, packed_at(m, layer, PACK_QKV), n);
+            const A block[1] = {as_a(out[0], out[1])};
+            store_a(qkv + 16 * warp_id() * QKV_STRIDE + 16 * n, QKV_STRIDE, block[0]);
+            if (TRAIN) keep(m.memory, kept + KEPT_QKV + n * SLOTS_A, block);
+        }
+    }
+    __syncthreads();
+    Tile residual[DT];
+    clear(residual);
+#pragma unroll 1
+    for (int head = 0; head < N_HEAD; ++head) {
+        A mixed[CP / 16];
+        Tile norms[1] = {{{0, 0, 0, 0}}};
+        float of_rows[2];
+        attend(mixed, of_rows, qkv, head);
+        norms[0].c[0] = of_rows[0];
+        norms[0].c[1] = of_rows[1];
+        if (TRAIN) {
+            keep(m.memory, kept + KEPT_MIXED + head * CP / 16 * SLOTS_A, mixed);
+            keep(m.memory, kept + KEPT_NORMS + head, norms);
+        }
+#pragma unroll
+        for (int k = 0; k < CP / 16; ++k)
+            product_add(residual, mixed[k], packed_at(m, layer, PACK_OUT), head * CP / 16 + k, UP / 16);
+    }
+    if (TRAIN) drop(residual, dropout, 1 + 2 * layer);
+    add(x, residual);
+    if (TRAIN) keep(m.memory, kept + KEPT_MIDDLE, x);
+    A b[DP / 16];
+    layer_norm(b, x, params + PARAM_LN2_GAIN, params + PARAM_LN2_BIAS);
+    clear(residual);
+#pragma unroll 2
+    for (int f = 0; f < FP / 16; ++f) {
+        Tile h[2];
+        product(h, b, packed_at(m, layer, PACK_UP), f);
+#pragma unroll
+        for (int j = 0; j < 2; ++j)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) h[j].c[e] = gelu(h[j].c[e]);
+        product_add(residual, as_a(h[0], h[1]), packed_at(m, layer, PACK_DOWN), f, FP / 16);
+    }
+    if (TRAIN) drop(residual, dropout, 2 + 2 * layer);
+    add(x, residual);
+}
+
+// From the gradient at the layer's output to the one at its middle: x + feed-forward(LN₂(x)).
+__device__ __forceinline__ void feed_forward_backward(
+    Tile (&grad_x)[DT], const Member& m, const Dropout& dropout, int layer, bool fresh) {
+    real *hidden = m.shared->work, *grad_hidden = hidden + TP * F_STRIDE;
+    float* grad = m.grad + layer * GRAD_LAYER;
+    const float* params = m.params + layer * D_MODEL;
+    A grad_out[DP / 16], b[DP / 16];
+    {
+        Tile out[DT];
+#pragma unroll
+        for (int j = 0; j < DT; ++j) out[j] = grad_x[j];
+        drop(out, dropout, 2 + 2 * layer);
+        as_operands(grad_out, out);
+        Tile x[DT];
+        recall(m.memory, layer * KEPT_LAYER + KEPT_MIDDLE, x);
+        layer_norm(b, x, params + PARAM_LN2_GAIN, params + PARAM_LN2_BIAS);
+    }
+    stage(m.shared->rows1, ROW_STRIDE, grad_out);
+    __syncthreads();  // the others are through with what stands in ``rows2`` and ``work``
+    stage(m.shared->rows2, ROW_STRIDE, b);
+    Tile grad_b[DT];
+    clear(grad_b);
+#pragma unroll 1
+    for (int chunk = 0; chunk < FP / F_CHUNK; ++chunk) {
+#pragma unroll 2
+        for (int inside = 0; inside < F_CHUNK / 16; ++inside) {
+            const int f = chunk * (F_CHUNK / 16) + inside;
+            Tile h[2], grad_h[2];
+            product(h, b, packed_at(m, layer, PACK_UP), f);
+            product(grad_h, grad_out, packed_at(m, layer, PACK_DOWN_T), f);
+#pragma unroll
+            for (int j = 0; j < 2; ++j)
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    float slope;
+                    gelu_with_slope(h[j].c[e], h[j].c[e], slope);
+                    grad_h[j].c[e] *= slope;
+                }
+            const int place = 16 * warp_id() * F_STRIDE + 16 * inside;
+            const A operand = as_a(grad_h[0], grad_h[1]);
+            store_a(hidden + place, F_STRIDE, as_a(h[0], h[1]));
+            store_a(grad_hidden + place, F_STRIDE, operand);
+            product_add(grad_b, operand, packed_at(m, layer, PACK_UP_T), f, FP / 16);
+        }
+        __syncthreads();
+        outer<F_CHUNK, DP>(grad + GRAD_UP + chunk * (F_CHUNK / 16) * (DP / 16) * 256, DP / 16, grad_hidden, F_STRIDE,
+                           m.shared->rows2, ROW_STRIDE, fresh);
+        outer<DP, F_CHUNK>(grad + GRAD_DOWN + chunk * (F_CHUNK / 16) * 256, FP / 16, m.shared->rows1, ROW_STRIDE,
+                           hidden, F_STRIDE, fresh);
+        __syncthreads();
+    }
+    Tile x[DT];
+    recall(m.memory, layer * KEPT_LAYER + KEPT_MIDDLE, x);
+    layer_norm_backward(grad_x, grad_b, x, params + PARAM_LN2_GAIN,
+                        m.shared->sums[warp_id()] + (4 * layer + 2) * DP);
+}
+
+// From the gradient at the layer's middle to the one at its input: x + attention(LN₁(x)).
+__device__ __forceinline__ void attention_backward(
+    Tile (&grad_x)[DT], const Member& m, const Dropout& dropout, int layer, bool fresh) {
+    real *qkv = m.shared->work, *rows1 = m.shared->rows1, *rows2 = m.shared->rows2;
+    float* grad = m.grad + layer * GRAD_LAYER;
+    const float* params = m.params + layer * D_MODEL;
+    const int kept = layer * KEPT_LAYER;
+    Tile grad_mixed[UP / 8];
+    {
+        A grad_out[DP / 16], mixed[UP / 16];
+        Tile out[DT];
+#pragma unroll
+        for (int j = 0; j < DT; ++j) out[j] = grad_x[j];
+        drop(out, dropout, 1 + 2 * layer);
+        as_operands(grad_out, out);
+        recall(m.memory, kept + KEPT_MIXED, mixed);
+        stage(rows1, ROW_STRIDE, grad_out);
+        stage(rows2, ROW_STRIDE, mixed);
+#pragma unroll
+        for (int n = 0; n < UP / 16; ++n) {
+            Tile block[2];
+            product(block, grad_out, packed_at(m, layer, PACK_OUT_T), n);
+            grad_mixed[2 * n] = block[0];
+            grad_mixed[2 * n + 1] = block[1];
+        }
+#pragma unroll
+        for (int head = 0; head < N_HEAD; ++head) {
+            float delta[2] = {0, 0};
+#pragma unroll
+            for (int k = head * CP / 16; k < (head + 1) * CP / 16; ++k)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    const Tile& tile = grad_mixed[2 * k + i / 2];
+                    const Pair value = mixed[k].v[i];
+                    delta[i & 1] += tile.c[2 * (i & 1)] * first(value) + tile.c[2 * (i & 1) + 1] * second(value);
+                }
+            delta[0] = quad_sum(delta[0]);
+            delta[1] = quad_sum(delta[1]);
+            put_rows(m.shared->deltas + head * TP, delta);
+            Tile norms[1];
+            recall(m.memory, kept + KEPT_NORMS + head, norms);
+            const float of_rows[2] = {norms[0].c[0], norms[0].c[1]};
+            put_rows(m.shared->norms + head * TP, of_rows);
+        }
+    }
+#pragma unroll 3
+    for (int n = 0; n < 3 * UP / 16; ++n) {
+        A block[1];
+        recall(m.memory, kept + KEPT_QKV + n * SLOTS_A, block);
+        store_a(qkv + 16 * warp_id() * QKV_STRIDE + 16 * n, QKV_STRIDE, block[0]);
+    }
+    __syncthreads();
+    outer<DP, UP>(grad + GRAD_OUT, UP / 16, rows1, ROW_STRIDE, rows2, ROW_STRIDE, fresh);
+    __syncthreads();
+    {
+        A operands[UP / 16], a[DP / 16];
+        as_operands(operands, grad_mixed);
+        stage(rows1, ROW_STRIDE, operands);
+        Tile x[DT];
+        recall(m.memory, kept + KEPT_INPUT, x);
+        layer_norm(a, x, params + PARAM_LN1_GAIN, params + PARAM_LN1_BIAS);
+        stage(rows2, ROW_STRIDE, a);
+    }
+    __syncthreads();
+    Tile grad_a[DT];
+    clear(grad_a);
+#pragma unroll 1
+    for (int head = 0; head < N_HEAD; ++head) {
+        const float *norms = m.shared->norms + head * TP, *deltas = m.shared->deltas + head * TP;
+        Tile grads[3][CP / 8];
+        attention_backward_queries(grads[0], qkv, rows1, norms, deltas, head);
+        attention_backward_keys(grads[1], grads[2], qkv, rows1, norms, deltas, head);
+        __syncthreads();  // nobody reads this head's columns any more
+#pragma unroll
+        for (int part = 0; part < 3; ++part) {
+            A operands[CP / 16];
+            as_operands(operands, grads[part]);
+            stage(qkv + part * UP + head * CP, QKV_STRIDE, operands);
+#pragma unroll
+            for (int k = 0; k < CP / 16; ++k)
+                product_add(grad_a, operands[k], packed_at(m, layer, PACK_QKV_T), (part * UP + head * CP) / 16 + k,
+                            3 * UP / 16);
+        }
+    }
+    __syncthreads();
+    outer<3 * UP, DP>(grad + GRAD_QKV, DP / 16, qkv, QKV_STRIDE, rows2, ROW_STRIDE, fresh);
+    Tile x[DT];
+    recall(m.memory, kept + KEPT_INPUT, x);
+    layer_norm_backward(grad_x, grad_a, x, params + PARAM_LN1_GAIN, m.shared->sums[warp_id()] + 4 * layer * DP);
+}
+
+// The gradient at the embedding's output, summed per position and per token: Σ_rows 1_token ⊗ grad, a product with
+// one-hot rows made in registers, so that the order of the sum is fixed. grad_E already holds the head's part.
+__device__ __forceinline__ void embedding_backward(Tile (&grad_x)[DT], const Member& m, bool fresh) {
+    real* rows = m.shared->rows1;
+    A operands[DP / 16];
+    as_operands(operands, grad_x);
+    stage(rows, ROW_STRIDE, operands);
+#pragma unroll
+    for (int j = 0; j < DT; ++j) {
+        float4* place = packed_result(m.grad + GRAD_POSITION, warp_id() * (DP / 16) + j / 2, j % 2);
+        float4 sum = {0, 0, 0, 0};
+        if (!fresh) sum = *place;
+        *place = {sum.x + grad_x[j].c[0], sum.y + grad_x[j].c[1], sum.z + grad_x[j].c[2], sum.w + grad_x[j].c[3]};
+    }
+    __syncthreads();
+#pragma unroll 1
+    for (int job = warp_id(); job < VP / 16; job += WARPS) {
+        const int id = 16 * job + (lane_id() >> 2);
+        Tile sum[DT];
+#pragma unroll
+        for (int j = 0; j < DT; ++j) {
+            const float4 before = *packed_result(m.grad + GRAD_HEAD, job * (DP / 16) + j / 2, j % 2);
+            sum[j] = {{before.x, before.y, before.z, before.w}};
+        }
+#pragma unroll 2
+        for (int row = 0; row < TP; row += 16) {
+            A chosen;
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const int2 at = *reinterpret_cast<const int2*>(m.shared->tokens + row + 2 * (lane_id() & 3) + 8 * half);
+                chosen.v[2 * half] = make_pair(at.x == id, at.y == id);
+                chosen.v[2 * half + 1] = make_pair(at.x == id + 8, at.y == id + 8);
+            }
+#pragma unroll
+            for (int k = 0; k < DP / 16; ++k) {
+                B b[2];
+                load_b_transposed(b, rows + row * ROW_STRIDE + 16 * k, ROW_STRIDE);
+                multiply(sum[2 * k], chosen, b[0]);
+                multiply(sum[2 * k + 1], chosen, b[1]);
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < DT; ++j)
+            *packed_result(m.grad + GRAD_HEAD, job * (DP / 16) + j / 2, j % 2) = {sum[j].c[0], sum[j].c[1], sum[j].c[2],
+                                                                                  sum[j].c[3]};
+    }
+}
+
+// One sequence. Returns the losses of the lane's two rows, nats.
+template <bool TRAIN>
+__device__ __forceinline__ void sequence(
+    float (&losses)[2], const Member& m, const TOKEN* window, const Dropout& dropout, float row_weight, bool fresh) {
+    int tokens[2], targets[2];
+    float weight[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const int row = row_of(half);
+        tokens[half] = row < N_CTX ? (int)window[row] : -1;
+        targets[half] = row < N_CTX ? (int)window[row + 1] : -1;
+        weight[half] = row < N_CTX ? row_weight : 0.f;
+        if (TRAIN && (lane_id() & 3) == 0) m.shared->tokens[row] = tokens[half];
+    }
+    Tile x[DT];
+    embed(x, m, tokens);
+    if (TRAIN) drop(x, dropout, 0);
+#pragma unroll 1
+    for (int layer = 0; layer < N_LAYER; ++layer) forward_layer<TRAIN>(x, m, dropout, layer);
+
+    A y[DP / 16];
+    layer_norm(y, x, m.params + PARAM_LNF_GAIN, m.params + PARAM_LNF_BIAS);
+    float norm[2], chosen[2];
+    log_sum(norm, chosen, y, m.packed + PACK_HEAD, targets);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) losses[half] = norm[half] * LN2 - chosen[half];
+    if (!TRAIN) return;
+
+    stage(m.shared->rows2, ROW_STRIDE, y);
+    Tile grad_x[DT];
+    {
+        Tile grad_y[DT];
+        clear(grad_y);
+        head_backward(grad_y, y, m.packed + PACK_HEAD, m.packed + PACK_HEAD_T, norm, targets, weight,
+                      m.shared->rows2, m.shared->work, m.grad + GRAD_HEAD, fresh);
+        clear(grad_x);
+        layer_norm_backward(grad_x, grad_y, x, m.params + PARAM_LNF_GAIN,
+                            m.shared->sums[warp_id()] + 4 * N_LAYER * DP);
+    }
+#pragma unroll 1
+    for (int layer = N_LAYER - 1; layer >= 0; --layer) {
+        feed_forward_backward(grad_x, m, dropout, layer, fresh);
+        attention_backward(grad_x, m, dropout, layer, fresh);
+    }
+    drop(grad_x, dropout, 0);
+    embedding_backward(grad_x, m, fresh);
+    __syncthreads();  // shared memory is free for the next sequence
+}
+
+extern __shared__ __align__(16) unsigned char shared_bytes[];
+
+// Sums of losses (members, CTAs per member) and of gradients (members, CTAs per member, GRAD_SIZE) of one update.
+// ``starts``: (updates, members, sequences); ``step``: which of the updates; keys of dropout per member.
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) train(
+    const TOKEN* tokens, const long long* starts, const int* step, int num_sequences, const float* params,
+    const real* packed, float* grads, double* losses, uint4* kept, const unsigned int* updates,
+    const unsigned int* low, const unsigned int* high, const unsigned long long* threshold, const float* scale) {
+    Shared& shared = *reinterpret_cast<Shared*>(shared_bytes);
+    const int row = blockIdx.y;
+    const size_t cta = (size_t)row * gridDim.x + blockIdx.x;
+    const Member m = {params + (size_t)row * PARAM_SIZE, packed + (size_t)row * PACK_SIZE, grads + cta * GRAD_SIZE,
+                      {kept + cta * (N_LAYER * KEPT_LAYER * THREADS)}, &shared};
+    const long long* mine = starts + ((size_t)*step * gridDim.y + row) * num_sequences;
+    for (int i = threadIdx.x; i < WARPS * VECTORS * DP; i += THREADS) shared.sums[0][i] = 0;
+    __syncthreads();
+    double loss = 0;
+    for (int b = blockIdx.x; b < num_sequences; b += gridDim.x) {
+        const Dropout dropout = {updates[*step], low[row], high[row], threshold[row], scale[row], b * N_CTX};
+        float of_rows[2];
+        sequence<true>(of_rows, m, tokens + mine[b], dropout, 1.f / ((float)num_sequences * N_CTX),
+                       b == (int)blockIdx.x);
+        loss += (row_of(0) < N_CTX ? of_rows[0] : 0.f) + (row_of(1) < N_CTX ? of_rows[1] : 0.f);
+    }
+    // The four lanes of a quad hold the same two rows: add over quads, then over warps.
+    for (int apart = 4; apart < 32; apart *= 2) loss += __shfl_xor_sync(~0u, loss, apart);
+    if (lane_id() == 0) shared.losses[warp_id()] = loss;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        double total = 0;
+        for (int warp = 0; warp < WARPS; ++warp) total += shared.losses[warp];
+        losses[cta] = total;
+    }
+    for (int i = threadIdx.x; i < VECTORS * DP; i += THREADS) {
+        float total = 0;
+        for (int warp = 0; warp < WARPS; ++warp) total += shared.sums[warp][i];
+        m.grad[GRAD_VECTORS + i] = total;
+    }
+}
+
+// Losses of every position, (members, sequences, N_CTX) nats, no dropout. ``starts``: (members, sequences).
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) evaluate(
+    const TOKEN* tokens, const long long* starts, int num_sequences, const float* params, const real* packed,
+    float* losses) {
+    const int row = blockIdx.y;
+    const Member m = {params + (size_t)row * PARAM_SIZE, packed + (size_t)row * PACK_SIZE, nullptr, {nullptr},
+                      reinterpret_cast<Shared*>(shared_bytes)};
+    for (int b = blockIdx.x; b < num_sequences; b += gridDim.x) {
+        const size_t number = (size_t)row * num_sequences + b;
+        float of_rows[2];
+        sequence<false>(of_rows, m, tokens + starts[number], Dropout{}, 0.f, false);
+        for (int half = 0; half < 2; ++half)
+            if ((lane_id() & 3) == 0 && row_of(half) < N_CTX) losses[number * N_CTX + row_of(half)] = of_rows[half];
+    }
+}
