@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -177,7 +178,9 @@ _TARGET: LogPosterior | None = None
 
 
 def _set_target(target: LogPosterior) -> None:
+    """Set up a worker, which ends without a word on the Ctrl-C that its parent reports."""
     global _TARGET
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     _TARGET = target
 
 

@@ -24,7 +24,7 @@ class FitDisplay:
             from rich.console import Console
 
             console = Console(stderr=True)
-            self._live = console.status(f"{self._title}: point estimate", spinner="line")
+            self._live = console.status(f"{self._title}: point estimate and first steps", spinner="line")
             self._live.__enter__()
         return self
 
