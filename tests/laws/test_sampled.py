@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from scaling_sim.errors import DesignError
-from scaling_sim.inference import fit, point_fit
+from scaling_sim.inference import fit, load_fit, point_fit
 from scaling_sim.inference.posterior import Posterior
 from scaling_sim.laws import get_law
 from scaling_sim.laws.constants import constants
 from scaling_sim.predict.layout import Grid, Sweep, log_spaced
 from scaling_sim.predict.simulate import simulate
+from scaling_sim.study import report_on
 
 REPEATED = {"law": "data-constrained"}
 PAIRS = {**constants("kaplan-table5").values, "alpha_N_curve": 0.095, "N_c_curve": 3e12}
@@ -77,9 +80,13 @@ def test_the_difference_of_two_pairs_is_read_off_the_draws() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "published"), [("learning-rate", "step-law-learning-rate")])
-def test_the_law_of_the_learning_rate_converges(name: str, published: str) -> None:
-    """Three parameters within 4 sd; one exponent is negative, and is diagnosed all the same."""
+def test_the_law_of_the_learning_rate_converges(name: str, published: str, tmp_path: Path) -> None:
+    """Three parameters within 4 sd; one exponent is negative, and is diagnosed, saved and reported all the same."""
     found = fit(simulate({"law": name}, seed=1, noise=0.001), name, min_ess=400)
     assert found.converged
     within(found, dict(constants(published).values), 4)
     assert all(np.isfinite(row["r_hat"]) for row in found.parameter_diagnostics.values())
+    again = load_fit(found.save(tmp_path / "fit.nc"))
+    assert len(again.data) == len(found.data) == 9
+    np.testing.assert_array_equal(again.draws["exponent_N"], found.draws["exponent_N"])
+    assert report_on(tmp_path / "fit.nc", tmp_path / "fit.html").is_file()

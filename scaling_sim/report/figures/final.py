@@ -44,7 +44,8 @@ def final_fit(data: ReportData) -> Posterior:
         There is none.
     """
     for fit in data.fits.values():
-        if "N" in fit.law.columns and "tokens" in fit.law.columns and SUPPORTED.issuperset(fit.law.columns):
+        read = set(fit.law.columns)
+        if fit.law.response == "loss" and {"N", "tokens"} <= read <= SUPPORTED:
             return fit
     raise NothingToShow("no law of final losses in N and tokens was fitted")
 
