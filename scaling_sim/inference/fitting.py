@@ -101,7 +101,8 @@ def _posterior(
     ratios = identifiability(some, target.coordinates, form, target.centre, likelihood)
     weak = not_identified(ratios)
     if weak:
-        notes += (f"not identified by these runs (posterior sd / prior sd > .7): {', '.join(weak)}",)
+        why = "posterior sd / prior sd > .7, or bounded from one side only"
+        notes += (f"not identified by these runs ({why}): {', '.join(weak)}",)
     with np.errstate(all="ignore"):
         natural = form.to_parameters(u[:, : target.num_law], target.centre)
     draws = {name: np.asarray(value) for name, value in natural.items()}
