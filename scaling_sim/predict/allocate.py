@@ -18,6 +18,7 @@ from scaling_sim.errors import ConfigError, DataWarning, LawError
 from scaling_sim.laws.constants import FRONTIER_LAW, PF_DAY
 from scaling_sim.predict.backtest import Backtest, backtest_of
 from scaling_sim.predict.budget import budget_flops
+from scaling_sim.predict.discrepancy import Discrepancy, discrepancy_of
 from scaling_sim.predict.frontier import Batch, FrontierPoint, KaplanFrontier, PowerFrontier
 from scaling_sim.predict.quantity import Quantity, quantile
 from scaling_sim.predict.reach import Reach
@@ -230,10 +231,10 @@ def allocate(
     batch : "critical" or float
         Train at B_crit of the loss reached, or at this many tokens per step. Laws without a batch ignore it and warn.
     backtest : Backtest, "auto" or None
-        Source of the discrepancy of the loss and of the back-test of N*. "auto": made from the fit's own runs, once,
-        if a budget exceeds all of them.
+        None: the law alone. Otherwise the loss carries the discrepancy that the runs show from their law, and N* is
+        back-tested if a budget exceeds all runs: from this back-test, or ("auto") from one that is made once.
     seed : int
-        Of the discrepancy's draws.
+        Of the draws of the discrepancy.
 
     Raises
     ------
@@ -264,29 +265,36 @@ def allocate(
         tested = backtest_of(fit) if beyond or span is None else None
     sizes, size_note = _size_tested(fit, tested)
     made = tested if isinstance(tested, Backtest) else None
+    model = None if backtest is None else discrepancy_of(fit)
+    unlearned = (model,) if isinstance(model, str) else ()
     return Allocation(
         budgets,
-        _with_discrepancy(fit, draws, budgets, made, seed),
+        _with_discrepancy(draws, None if isinstance(model, str) else model, seed),
         batch if has_batch else None,
         paid.ndim == 0,
         head(fit),
         _beyond(span, budgets, sizes),
-        (size_note, *(() if made is None else (f"loss: {made.caveat()}",)), *notes),
+        (size_note, *unlearned, *(() if made is None else (f"loss: {made.caveat()}",)), *notes),
         None if made is None else made.coverage(),
         sizes,
         valley,
     )
 
 
-def _with_discrepancy(
-    fit: Fit, draws: dict[str, Array], budgets: Array, tested: Backtest | None, seed: int
-) -> dict[str, Array]:
-    """Draws with the loss as a forecast would give it, and that of the law alone beside it."""
+def _with_discrepancy(draws: dict[str, Array], model: Discrepancy | None, seed: int) -> dict[str, Array]:
+    """Draws with the loss that a forecast of the median plan gives, and that of the law alone beside it.
+
+    The loss is as flat about the best size as the floor of a valley, so that the median plan stands for all.
+    """
     law_alone = draws["loss"]
-    loss = law_alone
-    if tested is not None:
-        loss = tested.shift_loss(law_alone, columns_of(fit).get("E", 0.0), budgets, seed)
-    return {**draws, "loss": loss, "law_alone_loss": law_alone}
+    if model is None:
+        return {**draws, "loss": law_alone, "law_alone_loss": law_alone}
+    middle: dict[str, Array] = {name: np.median(values, axis=0) for name, values in draws.items()}
+    middle["tokens"] = middle["D"]
+    role, names = ("curve", ("N", "B", "S")) if "B" in middle else ("final", model.law.columns)
+    columns = {name: middle[name] for name in names}
+    loss = np.exp(model.log_loss(columns, middle["C"], middle["N"], role, seed=seed))
+    return {**draws, "loss": loss[np.arange(len(law_alone)) % len(loss)], "law_alone_loss": law_alone}
 
 
 def _size_tested(fit: Fit, tested: Backtest | str | None) -> tuple[SizeBacktest | None, str]:

@@ -1,4 +1,4 @@
-"""The loss of a run that has not been made, with the discrepancy that a back-test on the user's own runs calls for."""
+"""The loss of a run that has not been made, with the discrepancy that the user's own runs show from their law."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from scaling_sim.errors import ConfigError, ExtrapolationWarning, LawError
 from scaling_sim.laws.constants import FRONTIER_LAW
 from scaling_sim.laws.registry import get_law
 from scaling_sim.predict.backtest import Backtest, backtest_of
+from scaling_sim.predict.discrepancy import Discrepancy, discrepancy_of
 from scaling_sim.predict.overfit import converged_loss, overfitting, stopping_step
 from scaling_sim.predict.quantity import Quantity
 from scaling_sim.predict.reach import Reach
@@ -28,6 +29,8 @@ IMPOSSIBLE_LOSS = 16.0
 """Nats per token: e¹⁶ is a vocabulary of 9 million, and guessing evenly among it costs as much."""
 FAR_DECADES = 4.0
 """Decades of compute from the runs at which a forecast warns."""
+_ROLES = {"early-stopped": "stopped", "curve": "curve", "final": "final"}
+"""Role of the rows that inform a form."""
 _FORMS = {"kaplan-nd": "early-stopped", "power-d": "early-stopped", "kaplan-ns": "curve"}
 
 
@@ -58,18 +61,19 @@ class Curve:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Draws of a run's expected loss.
+    """Draws of the loss that a run will be measured to have.
 
     Attributes
     ----------
     loss : Quantity
-        Nats per token, discrepancy included; the scatter between seeds is not.
+        Nats per token; parameters, discrepancy and the scatter of single runs included. Without runs behind the fit,
+        or with ``backtest=None``: as ``law_loss``.
     law_loss : Quantity
-        The same by the law alone.
+        Expected loss by the law alone.
     form : str
         Which formula: ``early-stopped``, ``curve`` or ``final``.
     curve : Curve or None
-        The whole learning curve, for laws that have one.
+        The whole expected learning curve, for laws that have one; without scatter.
     overfitting, stopping_step : Quantity or None
         δL (4.3) and the least step at which to stop (5.7) at B ≫ B_crit, where D is given and the law knows them.
     backtest_coverage90 : float or None
@@ -171,9 +175,11 @@ def forecast(
     B, S : float
         Batch in tokens and steps; tokens = B·S.
     backtest : Backtest, "auto" or None
-        Source of the discrepancy. "auto": made from the fit's own runs, once, if the run is larger than all of them.
+        None: the law alone. Otherwise the forecast carries the discrepancy that the fit's own runs show from their law
+        (`scaling_sim.predict.discrepancy`) and, if the run is larger than all of them, says what a back-test of such
+        forecasts showed: this one, or ("auto") one that is made once.
     seed : int
-        Of the discrepancy's draws.
+        Of the draws of discrepancy and scatter.
 
     Notes
     -----
@@ -193,9 +199,10 @@ def forecast(
         raise LawError(f"{fit.law_name!r} does not say what loss a given run reaches; use 'kaplan' or 'chinchilla'")
     p = columns_of(fit)
     law_loss, form, notes = _law_loss(fit, p, run)
+    model, unlearned = _model(fit, run, backtest)
     tested, reach, why = _tested(fit, run, backtest)
-    loss = law_loss if tested is None else tested.shift_loss(law_loss[:, None], p.get("E", 0.0), run.C, seed)[:, 0]
-    curve = _curve(fit, p, run, tested, seed) if form == "curve" else None
+    loss = law_loss if model is None else _model_loss(model, run, form, seed)
+    curve = _curve(fit if model is None else model, run, model, seed) if form == "curve" else None
     excess, stop = _early_stopping(fit, p, run)
     ignored = _ignored(fit, given)
     _warn_of_the_impossible(fit, run, loss)
@@ -209,7 +216,7 @@ def forecast(
         curve,
         excess,
         stop,
-        (*notes, *ignored, *why),
+        (*notes, *ignored, *unlearned, *why),
         None if tested is None else tested.coverage(),
     )
 
@@ -234,16 +241,34 @@ def _law_loss(fit: Fit, p: Mapping[str, Array], run: Run) -> tuple[Array, str, t
     return curve, "curve", ()
 
 
+def _model(
+    fit: Fit, run: Run, backtest: Backtest | Literal["auto"] | None
+) -> tuple[Discrepancy | None, tuple[str, ...]]:
+    """Law and discrepancy to forecast with, or None and the reason."""
+    if backtest is None:
+        return None, ()
+    if not np.isfinite(run.C):
+        return None, ("compute unknown: no discrepancy",)
+    found = discrepancy_of(fit)
+    return (None, (found,)) if isinstance(found, str) else (found, ())
+
+
+def _model_loss(model: Discrepancy, run: Run, form: str, seed: int) -> Array:
+    """(n_draws,) loss that the run will be measured to have."""
+    law_loss = _law_loss(model, columns_of(model), run)[0]
+    role = _ROLES[form]
+    away = model.shift(run.C, run.N, role, seed) + model.scatter(run.C, role, seed)
+    return np.asarray(law_loss * np.exp(away[:, 0]))
+
+
 def _tested(
     fit: Fit, run: Run, backtest: Backtest | Literal["auto"] | None
 ) -> tuple[Backtest | None, Reach, tuple[str, ...]]:
-    """The back-test to use, the reach of the prediction, and notes."""
+    """The back-test of such forecasts, the reach of the prediction, and notes."""
     span = compute_range(fit)
-    if not np.isfinite(run.C):
-        return None, Reach.of(span, None), ("compute unknown: no discrepancy",)
     found: Backtest | str | None = backtest
     if backtest == "auto":
-        found = backtest_of(fit) if span is not None and span[1] < run.C else None
+        found = backtest_of(fit) if span is not None and np.isfinite(run.C) and span[1] < run.C else None
     if isinstance(found, Backtest):
         return found, Reach(found.largest, found.reach_decades), (found.caveat(),)
     return None, Reach.of(span, None), () if found is None else (found,)
@@ -290,16 +315,16 @@ def _warn_of_the_impossible(fit: Fit, run: Run, loss: Array) -> None:
         )
 
 
-def _curve(fit: Fit, p: Mapping[str, Array], run: Run, tested: Backtest | None, seed: int) -> Curve:
-    """Loss along the run from a thousandth of its steps on."""
+def _curve(fit: Fit, run: Run, model: Discrepancy | None, seed: int) -> Curve:
+    """Expected loss along the run from a thousandth of its steps on."""
     assert run.S is not None
     law = getattr(fit, "law", None) or get_law(fit.law_name)
     steps = np.geomspace(max(1.0, run.S / 1000), run.S, CURVE_POINTS)
     columns = {"N": run.columns(("N",), fit.law_name)["N"], "S": steps}
     columns |= {} if run.B is None else {"B": np.array([run.B])}
-    draws = np.asarray(law.loss(p, columns), dtype=np.float64)
-    if tested is not None and run.B is not None and run.N is not None:
-        draws = tested.shift_loss(draws, p.get("E", 0.0), 6 * run.N * run.B * steps, seed)
+    draws = np.asarray(law.loss(columns_of(fit), columns), dtype=np.float64)
+    if model is not None and run.B is not None and run.N is not None:
+        draws = draws * np.exp(model.shift(6 * run.N * run.B * steps, run.N, "curve", seed))
     return Curve(steps, None if run.B is None else run.B * steps, draws)
 
 

@@ -114,10 +114,10 @@ def misfit(data: ReportData) -> Misfit:
             found = ", ".join(f"{share:.1%}{f' ({role} rows)' if role else ''}" for role, share in scales.items())
             sentences.append(f"{law}: {fit.law.response} differs from the law by {found} (residual scale).")
     if data.backtest is not None:
-        drift = float(np.expm1(data.backtest.slopes.drift * np.log(10)))
+        drift = float(np.expm1(data.backtest.drift * np.log(10)))
         worst = max(worst, abs(drift))
         sentences.append(
-            f"Beyond the runs that it was fitted to, the loss drifts away from {data.backtest.law_name} by "
+            f"Beyond the runs that it was fitted to, the loss drifts away from {data.backtest.law_name} alone by "
             f"{drift:+.1%} per decade of compute."
         )
     return Misfit(tuple(sentences), worst > POOR_FIT)

@@ -366,13 +366,13 @@ def test_the_loss_is_that_of_a_forecast_and_the_law_alone_stands_beside_it() -> 
     found = allocate(fit, 1e23)
     answer = found.to_json()
     same = forecast(fit, N=found.N.median, tokens=found.D.median)
-    assert answer["loss_nats"]["median"] == pytest.approx(same.median, rel=1e-3)
+    assert answer["loss_nats"]["median"] == pytest.approx(same.median, rel=5e-3)  # 500 of its 2000 draws
     assert answer["law_alone_loss_nats"]["median"] == pytest.approx(same.law_loss.median, rel=1e-3)
     assert answer["loss_nats"] != answer["law_alone_loss_nats"]
     assert answer["backtest_coverage90"] == backtest_of(fit).coverage()  # type: ignore[union-attr]
-    inside = allocate(fit, 1e19)
-    np.testing.assert_array_equal(inside.draws["loss"], inside.draws["law_alone_loss"])
-    assert not inside.beyond_backtest[0]
+    assert not allocate(fit, 1e19).beyond_backtest[0]
+    alone = allocate(fit, 1e23, backtest=None)
+    np.testing.assert_array_equal(alone.draws["loss"], alone.draws["law_alone_loss"])
 
 
 def test_a_batch_that_the_law_does_not_know_is_named() -> None:

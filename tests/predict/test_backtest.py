@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from scaling_sim.errors import ConfigError, DesignError, LawError
 from scaling_sim.laws.constants import constants
-from scaling_sim.predict.backtest import Backtest, Slopes, backtest, backtest_of, shifted
+from scaling_sim.predict.backtest import Backtest, backtest, backtest_of, crps
 from scaling_sim.predict.forecast import forecast
 from scaling_sim.runs.table import RunTable
 from tests.predict.support import around, table
@@ -17,14 +17,14 @@ from tests.predict.support import around, table
 P = constants("besiroglu").values
 
 
-def chinchilla_runs(drift: float = 0.0, noise: float = 1e-3, seed: int = 0) -> RunTable:
-    """Runs of Chinchilla's form; ``drift`` bends ln loss by that much per squared e-fold of compute above 1e18 FLOP."""
+def chinchilla_runs(slow: float = 0.0, noise: float = 1e-3, seed: int = 0) -> RunTable:
+    """Runs of Chinchilla's form, or with ``slow`` nats of their floor falling like C^−.06, which no such law can do."""
     rng = np.random.default_rng(seed)
     N, ratio = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e9, 8), np.geomspace(5, 100, 6)))
     tokens: NDArray[np.float64] = N * ratio
-    h = np.maximum(np.log(6 * N * tokens / 1e18), 0.0)
-    log_loss = np.log(P["E"] + P["A"] * N ** -P["alpha"] + P["B"] * tokens ** -P["beta"])
-    return table(N=N, tokens=tokens, loss=np.exp(log_loss + drift * h**2 + noise * rng.standard_normal(len(N))))
+    loss = P["E"] + P["A"] * N ** -P["alpha"] + P["B"] * tokens ** -P["beta"]
+    loss = loss + slow * ((6 * N * tokens / 1e16) ** -0.06 - 1 / 3)
+    return table(N=N, tokens=tokens, loss=loss * np.exp(noise * rng.standard_normal(len(N))))
 
 
 @pytest.fixture(scope="module")
@@ -34,21 +34,20 @@ def true_law() -> Backtest:
 
 @pytest.fixture(scope="module")
 def bent() -> Backtest:
-    return backtest(chinchilla_runs(drift=3e-3), "chinchilla")
+    return backtest(chinchilla_runs(slow=1.2), "chinchilla")
 
 
 def test_a_true_law_hardly_drifts(true_law: Backtest) -> None:
-    assert abs(true_law.slopes.drift) < 3 * true_law.slopes.drift_sd
-    assert true_law.slopes.scale < 6e-3
-    assert true_law.coverage(0.9) > 0.85
+    assert abs(true_law.drift) < 2e-3
+    assert true_law.coverage(0.9) > 0.8
     assert true_law.reach_decades > 1
 
 
-def test_a_wrong_law_is_found_out(bent: Backtest, true_law: Backtest) -> None:
-    assert bent.slopes.drift > 3 * bent.slopes.drift_sd > 0
-    assert bent.coverage(0.9, discrepancy=False) < 0.5
-    assert bent.coverage(0.9) > bent.coverage(0.9, discrepancy=False) + 0.2
-    assert bent.slopes.scale > true_law.slopes.scale / 2
+def test_a_wrong_law_is_found_out_and_forecasts_stand_it(bent: Backtest) -> None:
+    assert bent.drift < -1e-3
+    assert bent.coverage(0.9, law_alone=True) < 0.5
+    assert bent.coverage(0.9) > 0.8
+    assert bent.crps.mean() < 0.75 * bent.crps_law.mean()
 
 
 def test_held_out_rows_lie_beyond_their_cut_and_were_not_fitted(true_law: Backtest) -> None:
@@ -63,69 +62,22 @@ def test_held_out_rows_lie_beyond_their_cut_and_were_not_fitted(true_law: Backte
     assert not np.allclose(again.observed, true_law.observed)
 
 
-def test_discrepancy_is_zero_inside_and_grows_outside(bent: Backtest) -> None:
-    inside, near, far = bent.discrepancy([bent.largest, 10 * bent.largest, 100 * bent.largest], 4000).T
-    np.testing.assert_array_equal(inside, 0)
-    np.testing.assert_allclose(far, 2 * near)
-    assert near.std() > 0
+def test_crps_of_a_normal_sample() -> None:
+    """For a standard Normal, CRPS(y) = y(2Φ(y) − 1) + 2φ(y) − 1/√π."""
+    from scipy.stats import norm
 
-
-def test_slopes_shrink_to_nothing_with_little_evidence() -> None:
-    few, many = Slopes.of(np.array([0.01, 0.012])), Slopes.of(np.full(50, 0.011))
-    assert 0 < few.drift < many.drift < 0.011
-    assert many.drift == pytest.approx(0.011, rel=0.02)
-    assert few.scale > many.scale
-    assert Slopes.of(np.array([])).drift == 0
-
-
-def test_nested_cuts_do_not_count_as_independent(bent: Backtest) -> None:
-    assert 1 <= bent.slopes.effective < len(np.unique(bent.cut)) / 2
-    slopes = np.array([0.010, 0.011, 0.012, 0.013, 0.014, 0.015])
-    assert Slopes.of(slopes, effective=1.3).drift_sd > 1.5 * Slopes.of(slopes).drift_sd
-
-
-def test_the_spread_is_widened_until_nine_in_ten_rows_are_covered(bent: Backtest) -> None:
-    for seed in range(4):  # scatter that grows with distance, four times what the slopes between cuts show
-        rng = np.random.default_rng(seed)
-        cut = np.repeat(np.geomspace(1e17, 1e18, 5), 40)
-        C = cut * np.exp(rng.uniform(0.1, 4, len(cut)))
-        observed = 3 * np.exp(0.1 * np.log(C / cut) * rng.standard_normal(len(cut)))
-        ones = np.ones(len(cut))
-        made = Backtest("power-c", cut, C, 3 * ones, observed, 1e-3 * ones, bent.slopes, C.max(), {})
-        narrow = replace(made, slopes=replace(made.slopes, inflation=1.0))
-        assert narrow.coverage() < 0.8
-        assert 0.9 <= narrow.calibrated().coverage() < 0.92
-        assert "90% of the held-out rows, with the spread between cuts widened" in narrow.calibrated().caveat()
-
-
-def test_a_floor_is_never_crossed_and_rows_below_it_count_as_missed() -> None:
-    shifts = np.linspace(-3, 3, 101)
-    moved = shifted(np.full(101, 2.0), 1.8, shifts)
-    assert np.all(moved >= 1.8)
-    assert np.all(np.diff(moved) >= 0)
-    np.testing.assert_allclose(shifted(np.array([2.0]), 1.8, np.array([-1e-6])), 2 * (1 - 1e-6), rtol=1e-10)
-    np.testing.assert_allclose(shifted(np.full(101, 2.0), 0.0, shifts), 2 * np.exp(shifts), rtol=1e-12)
-    cut, C, two = np.repeat([1e17, 3e17], 5), np.tile(np.geomspace(4e17, 4e18, 5), 2), np.full(10, 2.0)
-    observed = np.where(np.arange(10) % 5 == 4, 1.7, 2.0)
-    made = Backtest(
-        "chinchilla", cut, C, two, observed, 0.01 * two, Slopes(0.0, 0.1, 0.1, 2), 4e18, {}, 0.9 * two
-    ).calibrated()
-    assert made.coverage() == pytest.approx(0.8)
-    assert "20% of the rows fell" in made.caveat()
-
-
-def test_a_forecast_stays_above_its_floor() -> None:
-    fit = replace(around("besiroglu", sd=1e-4, num=500), runs=chinchilla_runs(drift=-4e-3))
-    found = forecast(fit, N=3e10, tokens=1e13)
-    assert np.all(found.draws >= fit.draws["E"])
-    assert found.to_json()["backtest_coverage90"] == backtest_of(fit).coverage()  # type: ignore[union-attr]
+    y = np.array([-1.0, 0.0, 2.5])
+    draws = np.random.default_rng(0).standard_normal((40_000, 3))
+    expected = y * (2 * norm.cdf(y) - 1) + 2 * norm.pdf(y) - np.pi**-0.5
+    np.testing.assert_allclose(crps(draws, y), expected, atol=0.01)
 
 
 def test_a_forecast_makes_its_own_backtest() -> None:
-    fit = replace(around("besiroglu", sd=1e-4, num=500), runs=chinchilla_runs(drift=3e-3))
+    fit = replace(around("besiroglu", sd=1e-4, num=500), runs=chinchilla_runs(slow=1.2))
     found = forecast(fit, N=3e9, tokens=1e11)
     assert found.notes == (backtest_of(fit).caveat(),)  # type: ignore[union-attr]
-    assert found.median > found.law_loss.median  # the runs lie above the law, and more so at larger compute
+    assert found.to_json()["backtest_coverage90"] == backtest_of(fit).coverage()  # type: ignore[union-attr]
+    assert found.median > found.law_loss.median  # the draws know nothing of what these runs have above their law
     assert backtest_of(fit) is backtest_of(fit)
 
 
@@ -151,7 +103,8 @@ def test_kaplan_runs_are_split_by_compute_in_their_roles() -> None:
     found = backtest(table(**columns), "kaplan", num_cuts=3)
     assert found.law_name == "kaplan"
     assert np.max(np.abs(found.residual)) < 0.1
-    assert abs(found.slopes.drift) < 0.01
+    assert abs(found.drift) < 0.01
+    assert found.coverage(0.9) > 0.75
 
 
 def test_refusals() -> None:
@@ -172,7 +125,7 @@ def test_refusals() -> None:
 def test_results_read_well(bent: Backtest) -> None:
     answer = json.loads(json.dumps(bent.to_json(), allow_nan=False))
     assert answer["num_held_out"] == len(bent.to_dataframe())
-    assert "90 % interval covered" in str(bent)
+    assert "90 % intervals covered" in str(bent)
     assert bent._repr_html_().startswith("<p>")
     assert not bent.beyond(bent.largest * 10**bent.reach_decades)
     assert bent.beyond(bent.largest * 10 ** (1.6 * bent.reach_decades))
@@ -190,5 +143,5 @@ def test_larger_runs_of_a_public_sweep_are_not_covered_by_the_law_alone() -> Non
         pytest.skip("the public data sets are not beside the checkout")
     runs = read_runs(path, columns="N=Model Size,C=Training FLOP,loss=loss")
     found = backtest(runs, "chinchilla")
-    assert found.coverage(0.9, discrepancy=False) < 0.5
+    assert found.coverage(0.9, law_alone=True) < 0.5
     assert found.coverage(0.9) > 0.7

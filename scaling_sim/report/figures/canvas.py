@@ -230,13 +230,28 @@ def band(
     """Draw the median with 50 and 90 % intervals of ``draws`` (n_draws, n_x); return the five quantiles (5, n_x)."""
     levels = [0.05, 0.25, 0.5, 0.75, 0.95]
     quantiles = np.asarray(np.nanquantile(np.asarray(draws, dtype=float), levels, axis=0), dtype=float)
+    quantile_band(axes, x, quantiles, series=series, colour=colour, label=label, width=width, dashes=dashes)
+    return quantiles
+
+
+def quantile_band(
+    axes: Axes,
+    x: ArrayLike,
+    quantiles: NDArray[np.float64],
+    *,
+    series: str,
+    colour: Colour,
+    label: str | None = None,
+    width: float = 1.6,
+    dashes: str = "-",
+) -> None:
+    """Draw (5, n_x) quantiles at 5, 25, 50, 75 and 95 % as a median with 50 and 90 % intervals."""
     x = np.asarray(x, dtype=float)
     axes.fill_between(x, quantiles[0], quantiles[4], color=colour, alpha=0.16, lw=0, zorder=1.5)
     axes.fill_between(x, quantiles[1], quantiles[3], color=colour, alpha=0.24, lw=0, zorder=1.6)
     axes.plot(x, quantiles[2], dashes, color=colour, lw=width, label=label, zorder=2.8)
     names = ("lo90", "lo50", "y", "hi50", "hi90")
     _recorder(axes).record(axes, series, "median and band", x, **dict(zip(names, quantiles, strict=True)))
-    return quantiles
 
 
 def legend_below(axes: Axes, columns: int = 1) -> None:

@@ -1,0 +1,64 @@
+"""A smooth random function of compute and shape of a run: what a law leaves over, and how far it may drift."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+LENGTHS = np.array([8.0, 4.0])
+"""Correlation lengths in e-folds of C (3.5 decades) and of tokens/N; docs/explanation/extrapolation.md says why."""
+MAX_KNOTS = 30
+MIN_DISTANCE = 0.1
+"""Of knots, in correlation lengths: nearer ones say nothing new."""
+JITTER = 1e-7
+
+
+def where(C: Array, N: Array) -> Array:
+    """(n, 2) coordinates of runs: ln C and ln(tokens/N) = ln(C/(6N²)), in correlation lengths; 0 where N is unknown."""
+    ratio = np.log(C) - np.log(6.0) - 2.0 * np.log(N)
+    return np.asarray(np.stack([np.log(C), np.nan_to_num(ratio, nan=0.0)], axis=-1) / LENGTHS)
+
+
+def matern(first: Array, second: Array) -> Array:
+    """(n, m) correlations of a Gaussian process whose paths have two derivatives (Matérn, ν = 5/2)."""
+    r = np.sqrt(5.0 * ((first[:, None] - second[None]) ** 2).sum(axis=-1))
+    return np.asarray((1.0 + r + r**2 / 3.0) * np.exp(-r))
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """A Gaussian process of unit variance, by its values at knots: δ(x) = φ(x)·b + rest, b ~ Normal(0, 1).
+
+    The rest is what the values at the knots leave open: nothing among them, everything far beyond.
+    """
+
+    knots: Array
+    root: Array
+
+    @classmethod
+    def over(cls, x: Array) -> Smooth:
+        """A process with knots among the rows of ``x`` (n, 2), each the farthest from those before it."""
+        chosen = [int(np.argmax(x[:, 0]))]
+        distance = ((x - x[chosen[0]]) ** 2).sum(axis=1)
+        while len(chosen) < MAX_KNOTS and distance.max() > MIN_DISTANCE**2:
+            chosen.append(int(np.argmax(distance)))
+            distance = np.minimum(distance, ((x - x[chosen[-1]]) ** 2).sum(axis=1))
+        knots = x[chosen]
+        root = np.linalg.cholesky(matern(knots, knots) + JITTER * np.eye(len(knots)))
+        return cls(knots, np.asarray(root))
+
+    def basis(self, x: Array) -> Array:
+        """φ at ``x`` (k, 2), (k, n_knots)."""
+        from scipy.linalg import solve_triangular
+
+        return np.asarray(solve_triangular(self.root, matern(self.knots, x), lower=True).T)
+
+    def rest(self, x: Array, num: int, rng: np.random.Generator) -> Array:
+        """(num, k) draws of the rest at ``x`` (k, 2)."""
+        phi = self.basis(x)
+        values, vectors = np.linalg.eigh(matern(x, x) - phi @ phi.T)
+        return np.asarray(rng.standard_normal((num, len(x))) @ (vectors * np.sqrt(np.maximum(values, 0.0))).T)
