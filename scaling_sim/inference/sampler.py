@@ -167,6 +167,7 @@ def _advance(target: Any, u: Array, random_state: Any, steps: int) -> tuple[Arra
     import emcee
 
     sampler = emcee.EnsembleSampler(*u.shape, target, moves=moves(), vectorize=True)
+    sampler.log_prob_fn = target  # emcee's wrapper prints a traceback on stdout when Ctrl-C falls into it
     start = emcee.State(u, random_state=random_state)
     state = sampler.run_mcmc(start, steps, skip_initial_state_check=True)
     acceptance = float(np.mean(sampler.acceptance_fraction))

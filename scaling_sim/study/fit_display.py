@@ -37,11 +37,11 @@ class FitDisplay:
     def update(self, progress: Progress) -> None:
         """Receive one `Progress`; the sampler calls this after each block of steps."""
         if self._live is not None:
-            self._live.update(f"{self._title}: {headline(progress)}")
+            self._live.update(f"{self._title} {headline(progress)}")
 
 
 def headline(progress: Progress) -> str:
-    """The sampler in at most 45 characters: ``step 400/1230  τ 21  about 4 s left``."""
-    left = f"about {duration(progress.seconds_left)} left" if progress.seconds_left >= 0.5 else "checking"
+    """The sampler in at most 41 characters: ``step 400/1230  τ 21  4 s left``."""
+    left = f"{duration(progress.seconds_left)} left" if progress.seconds_left >= 0.5 else "checking"
     expected = max(progress.expected_steps, progress.steps)
     return f"step {progress.steps}/{expected}  τ {progress.tau:.0f}  {left}"

@@ -52,16 +52,17 @@ REFUSED: list[tuple[str, str, Rows, str]] = [
 @pytest.mark.parametrize(
     ("header", "rows", "message"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED]
 )
-@pytest.mark.parametrize("how", [("--point",), ()], ids=["point", "posterior"])
 def test_refused_with_the_rows_and_a_cure(
-    header: str, rows: Rows, message: str, how: tuple[str, ...], cli: Any, table: Callable[..., str]
+    header: str, rows: Rows, message: str, cli: Any, table: Callable[..., str]
 ) -> None:
-    if not how and "parameters" not in message and "identify" not in message:
-        pytest.skip("the reader refuses it before the two ways part")
-    outcome = cli("fit", table(header, rows), *how, expect=4)
+    outcome = cli("fit", table(header, rows), expect=4)
     assert outcome.stderr.startswith("error: ")
     assert message in outcome.stderr
     assert outcome.stdout == ""
+
+
+def test_the_point_estimate_refuses_like_the_posterior(cli: Any, table: Callable[..., str]) -> None:
+    assert "needs at least 7 points, got 3" in cli("fit", table(*REFUSED[0][1:3]), "--point", expect=4).stderr
 
 
 def scaled(**factors: float) -> Rows:
