@@ -112,7 +112,7 @@ def step_law(shared_data: Path) -> RunTable:
 def test_step_law_comes_out_near_its_authors_fit(shared_data: Path) -> None:
     """Authors: lr ∝ N^−.713±.030 D^.307±.019, B ∝ D^.571±.019; others' refit of this file: N^−.767, D^.624.
 
-    N^−.68±.04 and tokens^.19±.025 here (posterior sd). The smaller exponent of tokens is the work of two cells with more
+    N^−.68±.04 and tokens^.19±.025 here (posterior sd). The smaller exponent of tokens comes from two cells with more
     than 200 tokens per parameter, where the best learning rate rises more slowly: N^−.74 tokens^.24 without them; and
     of the method: the best run of each cell, no surface fitted, gives N^−.82 tokens^.29. The batch agrees: tokens^.62,
     and .57 in a window of 3 %. One epoch throughout, so tokens and unique tokens cannot be told apart.
