@@ -92,7 +92,7 @@ class Truths:
         u[self._level] = mean[self._level]
         parameters = self._natural(u)
         noise, seed, chance = self._noise(u, rng), int(rng.integers(2**62)), rng.random()
-        if not all(0 < value < np.inf for value in parameters.values()):
+        if not np.isfinite(list(parameters.values())).all():
             return None
         try:
             table = simulate(parameters, self.design, law=self.law, noise=noise, seed=seed)
@@ -101,9 +101,10 @@ class Truths:
             return None
         if len(data) < len(self._target.data) or not np.all((table.loss > 0) & np.isfinite(table.loss)):
             return None
-        u[: self._target.num_law] = self.law.from_parameters(parameters, self.law.centre(data))[0]
+        with np.errstate(divide="ignore"):
+            u[: self._target.num_law] = self.law.from_parameters(parameters, self.law.centre(data))[0]
         score = (u[self._level] - mean[self._level]) / sd[self._level]
-        return Truth(u, parameters, table) if chance < np.exp(-0.5 * score**2) else None
+        return Truth(u, parameters, table) if np.isfinite(u).all() and chance < np.exp(-0.5 * score**2) else None
 
     def _natural(self, u: Array) -> dict[str, float]:
         with np.errstate(all="ignore"):
