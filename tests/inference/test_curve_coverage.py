@@ -17,7 +17,7 @@ from scaling_sim.predict.simulate import simulate
 from scaling_sim.runs.table import RunTable
 from tests.inference.fitters import Short
 
-DESIGN = Sweep(N=log_spaced(1e5, 1e9, 6), points=8, batch_N=(), data_N=(), seed_N=())
+DESIGN = Sweep(N=log_spaced(1e5, 1e9, 6), points=16, batch_N=(), data_N=(), seed_N=())
 TRUTH = constants("kaplan-table3").values
 REPLICATES = 200
 
