@@ -14,7 +14,7 @@ back-test that predicts each run from those before it; it is combined with a pri
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from scaling_sim.inference.point import posterior_mode
 from scaling_sim.inference.target import LogPosterior
 from scaling_sim.laws.registry import get_law
 from scaling_sim.predict.linearised import NU, Linearised, Problem, linearised
-from scaling_sim.predict.smooth import Smooth, where
+from scaling_sim.predict.smooth import Scheme, Smooth
 
 if TYPE_CHECKING:
     from scaling_sim.laws.base import Law
@@ -38,11 +38,8 @@ AMPLITUDES = np.array([0.0005, 0.003, 0.007, 0.0125, 0.02, 0.035, 0.06, 0.1])
 """Grid of q, in ln loss."""
 GROWTHS = np.array([0.0, 0.06, 0.12, 0.2])
 """Grid of γ."""
-AMPLITUDE_PRIOR = (0.02, 0.7)
-"""Median of q and sd of ln q."""
-GROWTH_PRIOR = (0.05, 0.1)
-"""Mean and sd of γ, cut at 0."""
 NUM_DRAWS = 2000
+SCHEME = Scheme()
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,8 @@ class Discrepancy:
     scale: Array
     weights: Array
     smooth: tuple[Smooth, ...]
-    knows_sizes: bool = True
+    scheme: Scheme
+    knows_sizes: bool
 
     @property
     def law_name(self) -> str:
@@ -126,10 +124,12 @@ class Discrepancy:
 
     def _where(self, C: Any, N: Any) -> Array:
         C, N = np.broadcast_arrays(np.atleast_1d(np.asarray(C, dtype=np.float64)), np.asarray(N, dtype=np.float64))
-        return where(C, N if self.knows_sizes else np.full(C.shape, np.nan))
+        return self.scheme.where(C, N if self.knows_sizes else np.full(C.shape, np.nan))
 
 
-def learn(runs: RunTable, law: str | Law, *, num_draws: int = NUM_DRAWS, seed: int = 0) -> Discrepancy:
+def learn(
+    runs: RunTable, law: str | Law, *, num_draws: int = NUM_DRAWS, seed: int = 0, scheme: Scheme = SCHEME
+) -> Discrepancy:
     """Law and discrepancy from runs.
 
     Raises
@@ -139,34 +139,39 @@ def learn(runs: RunTable, law: str | Law, *, num_draws: int = NUM_DRAWS, seed: i
     LawError
         The law does not predict losses.
     """
+    problem, start = pose(runs, law, scheme)
+    return mixture(problem, grid(problem, start), num_draws, seed)
+
+
+def pose(runs: RunTable, law: str | Law, scheme: Scheme = SCHEME) -> tuple[Problem, Array]:
+    """The rows that the law reads with their places, and the mode of the law's coordinates without discrepancy."""
     form = get_law(law)
     if form.response != "loss":
         raise LawError(f"{form.name!r} does not predict a loss, so there is no discrepancy of losses from it")
     data = prepare(runs, form)
-    C = runs.C[data.row]
+    C, N = runs.C[data.row], runs.N[data.row]
     if not np.all(np.isfinite(C) & (C > 0)):
         raise DesignError("a discrepancy is a function of compute, and the compute of some rows is unknown")
     target = LogPosterior(form, data)
     mode, _ = posterior_mode(target)
-    N = runs.N[data.row]
     known = bool(np.all(np.isfinite(N) & (N > 0)))
-    place = where(C, N if known else np.full(C.shape, np.nan))
+    place = scheme.where(C, N if known else np.full(C.shape, np.nan))
     roles, role = np.unique(data.role, return_inverse=True)
-    problem = Problem(
-        target,
-        place,
-        np.log(C / C.max()),
-        role.astype(np.int64),
-        tuple(str(r) for r in roles),
-        _row_weights(target, mode.u),
-        tuple(Smooth.over(place[role == r]) for r in range(len(roles))),
-    )
-    grid = _grid(problem, mode.u[: target.num_law])
-    drawn = _draw(problem, grid, float(C.max()), num_draws, np.random.default_rng(seed))
-    return replace(drawn, knows_sizes=known)
+    return Problem(
+        target=target,
+        where=place,
+        x=np.log(C / C.max()),
+        largest=float(C.max()),
+        knows_sizes=known,
+        role=role.astype(np.int64),
+        roles=tuple(str(r) for r in roles),
+        weight=_row_weights(target, mode.u),
+        smooth=tuple(Smooth.over(place[role == r]) for r in range(len(roles))),
+        scheme=scheme,
+    ), mode.u[: target.num_law]
 
 
-def _grid(problem: Problem, u: Array) -> list[Linearised]:
+def grid(problem: Problem, u: Array) -> list[Linearised]:
     """One fit for each pair of hyperparameters, each started from its neighbour."""
     basis, found = problem.basis(), []
     first: Linearised | Array = u
@@ -180,19 +185,16 @@ def _grid(problem: Problem, u: Array) -> list[Linearised]:
     return found
 
 
-def _log_prior(amplitude: float, growth: float) -> float:
-    (median, sd), (mean, spread) = AMPLITUDE_PRIOR, GROWTH_PRIOR
-    return float(-0.5 * (np.log(amplitude / median) / sd) ** 2 - 0.5 * ((growth - mean) / spread) ** 2)
-
-
-def _draw(problem: Problem, grid: list[Linearised], largest: float, num: int, rng: np.random.Generator) -> Discrepancy:
+def mixture(problem: Problem, fitted_grid: list[Linearised], num: int = NUM_DRAWS, seed: int = 0) -> Discrepancy:
     """Draws from the mixture of the grid's Gaussians, weighted by evidence and prior."""
-    log_weight = np.array([fitted.evidence + _log_prior(fitted.amplitude, fitted.growth) for fitted in grid])
+    rng = np.random.default_rng(seed)
+    prior = problem.scheme.log_prior
+    log_weight = np.array([fitted.evidence + prior(fitted.amplitude, fitted.growth) for fitted in fitted_grid])
     if not np.isfinite(log_weight).any():
         raise ConvergenceError("no amplitude of the discrepancy gave a finite evidence; check the columns' units")
     weight = np.exp(log_weight - log_weight.max())
     counts = rng.multinomial(num, weight / weight.sum())
-    used = [(fitted, count) for fitted, count in zip(grid, counts.tolist(), strict=True) if count]
+    used = [(fitted, count) for fitted, count in zip(fitted_grid, counts.tolist(), strict=True) if count]
     joint = [
         rng.multivariate_normal(fitted.mean, fitted.covariance, size=count, method="eigh") for fitted, count in used
     ]
@@ -209,13 +211,15 @@ def _draw(problem: Problem, grid: list[Linearised], largest: float, num: int, rn
     return Discrepancy(
         law=problem.target.law,
         draws={name: np.asarray(value) for name, value in natural.items()},
-        largest=largest,
+        largest=problem.largest,
         roles=problem.roles,
         amplitude=amplitude,
         growth=growth,
         scale=np.stack([f.scale for f, _ in used])[each] * uncertain,
         weights=amplitude[:, None] * v[:, p:],
         smooth=problem.smooth,
+        scheme=problem.scheme,
+        knows_sizes=problem.knows_sizes,
     )
 
 

@@ -9,14 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling_sim.inference.target import LogPosterior
-from scaling_sim.predict.smooth import Smooth
+from scaling_sim.predict.smooth import Scheme, Smooth
 
 Array = NDArray[np.float64]
 
 NU = 5.0
 """Degrees of freedom of the errors: the middle one of those that a fit chooses from."""
-EXPONENT_SD = 0.3
-"""Prior sd of log α and log β here, where floor and exponents trade off: narrower than that of a fit."""
 STEP = 1e-4
 MAX_STEP = 0.5
 MIN_SCALE = 1e-5
@@ -28,8 +26,10 @@ class Problem:
 
     Attributes
     ----------
-    where : (n, 2) places of the rows, see `scaling_sim.predict.smooth.where`
+    where : (n, 2) places of the rows, `Scheme.where`
     x : (n,) ln C of the rows, less that of the largest run
+    largest : compute of that run, FLOP
+    knows_sizes : whether N of every row is known
     role : (n,) place of each row's role in ``roles``
     weight : (n,) what each row counts: less than 1 where the rows of one curve repeat each other
     smooth : one process for each role
@@ -38,10 +38,13 @@ class Problem:
     target: LogPosterior
     where: Array
     x: Array
+    largest: float
+    knows_sizes: bool
     role: NDArray[np.int64]
     roles: tuple[str, ...]
     weight: Array
     smooth: tuple[Smooth, ...]
+    scheme: Scheme
 
     @property
     def log_response(self) -> Array:
@@ -60,7 +63,7 @@ class Problem:
         mean = np.array([c.prior.mean for c in coordinates])
         sd = np.array([c.prior.sd for c in coordinates])
         tight = np.array([c.name in ("log_alpha", "log_beta") for c in coordinates])
-        return mean, np.where(tight, np.minimum(sd, EXPONENT_SD), sd)
+        return mean, np.where(tight, np.minimum(sd, self.scheme.exponent_sd), sd)
 
     def basis(self) -> Array:
         """(n, Σ n_knots) basis of the discrepancy, block by role."""

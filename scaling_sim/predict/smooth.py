@@ -9,18 +9,38 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-LENGTHS = np.array([8.0, 4.0])
-"""Correlation lengths in e-folds of C (3.5 decades) and of tokens/N; docs/explanation/extrapolation.md says why."""
 MAX_KNOTS = 30
 MIN_DISTANCE = 0.1
 """Of knots, in correlation lengths: nearer ones say nothing new."""
 JITTER = 1e-7
 
 
-def where(C: Array, N: Array) -> Array:
-    """(n, 2) coordinates of runs: ln C and ln(tokens/N) = ln(C/(6N²)), in correlation lengths; 0 where N is unknown."""
-    ratio = np.log(C) - np.log(6.0) - 2.0 * np.log(N)
-    return np.asarray(np.stack([np.log(C), np.nan_to_num(ratio, nan=0.0)], axis=-1) / LENGTHS)
+@dataclass(frozen=True)
+class Scheme:
+    """Constants of the discrepancy; the defaults were chosen on public sweeps, see docs/explanation/extrapolation.md.
+
+    Attributes
+    ----------
+    lengths : correlation lengths in e-folds of C and of tokens/N
+    amplitude : median of the prior of the discrepancy's sd (in ln loss), and sd of its logarithm
+    growth : mean and sd of the prior of γ, cut at 0: errors have the scale C^(−γ/2)
+    exponent_sd : prior sd of log α and log β where a floor trades off with them, narrower than that of a fit
+    """
+
+    lengths: tuple[float, float] = (8.0, 4.0)
+    amplitude: tuple[float, float] = (0.02, 0.7)
+    growth: tuple[float, float] = (0.05, 0.1)
+    exponent_sd: float = 0.3
+
+    def where(self, C: Array, N: Array) -> Array:
+        """Places of runs, (n, 2): ln C and ln(tokens/N) = ln(C/(6N²)) in correlation lengths; 0 where N is unknown."""
+        ratio = np.log(C) - np.log(6.0) - 2.0 * np.log(N)
+        return np.asarray(np.stack([np.log(C), np.nan_to_num(ratio, nan=0.0)], axis=-1) / self.lengths)
+
+    def log_prior(self, amplitude: float, growth: float) -> float:
+        """Log prior of the two hyperparameters, up to a constant."""
+        (median, sd), (mean, spread) = self.amplitude, self.growth
+        return float(-0.5 * (np.log(amplitude / median) / sd) ** 2 - 0.5 * ((growth - mean) / spread) ** 2)
 
 
 def matern(first: Array, second: Array) -> Array:

@@ -8,12 +8,10 @@ import pytest
 from scipy.stats import t
 
 from scaling_sim.errors import DesignError, LawError
-from scaling_sim.inference.target import LogPosterior
 from scaling_sim.laws.constants import constants
-from scaling_sim.laws.registry import get_law
-from scaling_sim.predict.discrepancy import discrepancy_of, learn
-from scaling_sim.predict.linearised import NU, Problem, linearised
-from scaling_sim.predict.smooth import LENGTHS, Smooth, matern, where
+from scaling_sim.predict.discrepancy import discrepancy_of, learn, pose
+from scaling_sim.predict.linearised import NU, linearised
+from scaling_sim.predict.smooth import Scheme, Smooth, matern
 from scaling_sim.runs.table import RunTable
 from tests.predict.support import around, table
 
@@ -44,21 +42,18 @@ def test_the_process_has_the_covariance_of_its_kernel() -> None:
 
 def test_places_are_compute_and_tokens_per_parameter() -> None:
     """A run of 1e9 parameters on 2e10 tokens: C = 6·N·tokens, tokens/N = 20."""
-    np.testing.assert_allclose(where(np.array([1.2e20]), np.array([1e9])) * LENGTHS, [[np.log(1.2e20), np.log(20)]])
-    assert where(np.array([1.2e20]), np.array([np.nan]))[0, 1] == 0
+    scheme = Scheme(lengths=(2.0, 3.0))
+    place = scheme.where(np.array([1.2e20]), np.array([1e9]))
+    np.testing.assert_allclose(place, [[np.log(1.2e20) / 2, np.log(20) / 3]])
+    assert scheme.where(np.array([1.2e20]), np.array([np.nan]))[0, 1] == 0
 
 
 def test_without_discrepancy_the_mode_is_that_of_the_student_posterior() -> None:
     """q → 0, γ = 0: the same maximum as a direct search over the coordinates with ν = 5 and this scale."""
     from scipy.optimize import minimize
 
-    law, data = get_law("chinchilla"), get_law("chinchilla").observe(runs())
-    target = LogPosterior(law, data)
-    C = 6 * data.columns["N"] * data.columns["tokens"]
-    place, one = where(C, data.columns["N"]), np.ones(len(C))
-    role = np.zeros(len(C), dtype=np.int64)
-    problem = Problem(target, place, np.log(C / C.max()), role, ("final",), one, (Smooth.over(place),))
-    u = law.from_parameters(P, target.centre)[0]
+    problem, u = pose(runs(), "chinchilla")
+    target = problem.target
     found = linearised(problem, problem.basis(), 1e-9, 0.0, u, iterations=200)
     mean, sd = problem.prior()
 
