@@ -68,6 +68,10 @@ class ExtrapolationWarning(ScalingSimWarning):
     """A prediction lies beyond what the back-test could check."""
 
 
+class RegimeWarning(ScalingSimWarning):
+    """The smallest runs follow another law than the rest; the message names them."""
+
+
 class BackendWarning(ScalingSimWarning):
     """A backend was skipped or a setting ignored; the message says why."""
 

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from warnings import warn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling_sim.errors import ConfigError, ConvergenceError, DesignError, LawError
+from scaling_sim.errors import ConfigError, ConvergenceError, DesignError, LawError, RegimeWarning
 from scaling_sim.laws.registry import get_law
-from scaling_sim.predict.discrepancy import learn
+from scaling_sim.predict.discrepancy import forecast_rows, learn
+from scaling_sim.predict.regime import RegimeChange, regime_change
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from scaling_sim.laws.base import Law
     from scaling_sim.laws.observations import Observations
-    from scaling_sim.predict.discrepancy import Discrepancy
     from scaling_sim.runs.table import RunTable
 
 Array = NDArray[np.float64]
@@ -54,6 +55,8 @@ class Backtest:
         Cut → why it was left out.
     fitted : dict
         Cut → point estimate of the law's parameters from the runs below it.
+    regime : RegimeChange or None
+        The smallest runs, if the others do not foretell them.
     """
 
     law_name: str
@@ -68,6 +71,7 @@ class Backtest:
     largest: float
     skipped: dict[float, str] = field(default_factory=dict)
     fitted: dict[float, dict[str, float]] = field(default_factory=dict)
+    regime: RegimeChange | None = None
 
     @property
     def h(self) -> Array:
@@ -105,7 +109,7 @@ class Backtest:
         """One sentence on what the 90 % interval of a forecast is worth."""
         return (
             f"on the back-test the 90 % interval covered {self.coverage(0.9):.0%} of {len(self.C)} held-out rows of "
-            f"{len(np.unique(self.cut))} cuts, which share rows"
+            f"{len(np.unique(self.cut))} cuts, which share rows" + ("" if self.regime is None else f"; {self.regime}")
         )
 
     def beyond(self, C: float) -> bool:
@@ -128,6 +132,7 @@ class Backtest:
             "crps_log_loss": float(self.crps.mean()),
             "crps_log_loss_law_alone": float(self.crps_law.mean()),
             "drift_of_law_alone_log_loss_per_decade": self.drift * float(np.log(10)),
+            "regime_change": None if self.regime is None else self.regime.to_json(),
             "skipped_cuts_flop": {f"{cut:.3g}": why for cut, why in self.skipped.items()},
         }
 
@@ -185,6 +190,11 @@ def backtest(fit: Any, law: str | Law | None = None, *, num_cuts: int = NUM_CUTS
     ------
     DesignError
         If fewer than two cuts leave enough rows on both sides.
+
+    Warns
+    -----
+    RegimeWarning
+        If the smallest runs follow another law than the rest.
     """
     runs, form = _runs_and_law(fit, law)
     if num_cuts < 2:
@@ -206,7 +216,10 @@ def backtest(fit: Any, law: str | Law | None = None, *, num_cuts: int = NUM_CUTS
         why = "; ".join(dict.fromkeys(skipped.values())) or "the rows span too little compute"
         raise DesignError(f"a back-test needs at least 2 cuts in compute with enough rows on both sides: {why}")
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return Backtest(form.name, largest=float(C.max()), skipped=skipped, fitted=fitted, **joined)
+    regime = regime_change(runs, form)
+    if regime is not None:
+        warn(str(regime), RegimeWarning, stacklevel=2)
+    return Backtest(form.name, largest=float(C.max()), skipped=skipped, fitted=fitted, regime=regime, **joined)
 
 
 _CACHE: dict[tuple[str, str, str], Backtest | str] = {}
@@ -266,7 +279,7 @@ def _one_cut(
     held, full = data.take(beyond), np.ones(len(beyond))
     law_alone = law.log_response(point.parameters, held.columns) * full
     scale = 1.4826 * float(np.median(np.abs(point.residuals)))
-    forecast = _forecast(learn(below, law, num_draws=NUM_DRAWS), held, C[beyond], runs.N[held.row])
+    forecast = forecast_rows(learn(below, law, num_draws=NUM_DRAWS), held, C[beyond], runs.N[held.row])
     observed = np.log(held.response)
     normal = np.random.default_rng(0).standard_normal((NUM_DRAWS, 1))
     columns = {
@@ -275,18 +288,8 @@ def _one_cut(
         "observed": held.response,
         "predicted": np.exp(law_alone),
         "noise": scale * full,
-        "quantiles": np.exp(np.quantile(forecast, LEVELS, axis=0)).T,
+        "quantiles": np.exp(np.quantile(forecast, LEVELS, axis=0, method="nearest")).T,
         "crps": crps(forecast, observed),
         "crps_law": crps(law_alone + scale * normal, observed),
     }
     return columns, {name: float(np.ravel(value)[0]) for name, value in point.parameters.items()}
-
-
-def _forecast(model: Discrepancy, held: Observations, C: Array, N: Array) -> Array:
-    """(n_draws, k) draws of the log loss of the held-out rows, each by its role."""
-    draws = np.empty((len(model.amplitude), len(C)))
-    for role in np.unique(held.role):
-        rows = np.flatnonzero(held.role == role)
-        columns = {name: column[rows] for name, column in held.columns.items()}
-        draws[:, rows] = model.log_loss(columns, C[rows], N[rows], str(role))
-    return draws

@@ -30,6 +30,7 @@ from scaling_sim.predict.smooth import Scheme, Smooth
 
 if TYPE_CHECKING:
     from scaling_sim.laws.base import Law
+    from scaling_sim.laws.observations import Observations
     from scaling_sim.runs.table import RunTable
 
 Array = NDArray[np.float64]
@@ -221,6 +222,16 @@ def mixture(problem: Problem, fitted_grid: list[Linearised], num: int = NUM_DRAW
         scheme=problem.scheme,
         knows_sizes=problem.knows_sizes,
     )
+
+
+def forecast_rows(model: Discrepancy, held: Observations, C: Array, N: Array) -> Array:
+    """(n_draws, k) draws of the log loss of the held-out rows, each by its role."""
+    draws = np.empty((len(model.amplitude), len(C)))
+    for role in np.unique(held.role):
+        rows = np.flatnonzero(held.role == role)
+        columns = {name: column[rows] for name, column in held.columns.items()}
+        draws[:, rows] = model.log_loss(columns, C[rows], N[rows], str(role))
+    return draws
 
 
 def _row_weights(target: LogPosterior, u: Array) -> Array:
