@@ -7,8 +7,8 @@ has no prediction interval here: its spread is that of the parameters alone, far
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,11 +16,13 @@ import numpy as np
 from scaling_sim.errors import ConfigError, DataError, LawError
 from scaling_sim.laws.constants import FRONTIER_LAW, PF_DAY
 from scaling_sim.predict.envelope import envelope_draws
-from scaling_sim.predict.overfit import THRESHOLD, data_needed
+from scaling_sim.predict.overfit import THRESHOLD
 from scaling_sim.predict.powerlaws import PowerLaws
 from scaling_sim.predict.quantity import Quantity
 from scaling_sim.predict.reach import Reach, efficient_range
+from scaling_sim.predict.sensitivity import Sensitivity, elasticities, sensitivities, shares_by_law, variance_shares
 from scaling_sim.predict.source import Array, Fit, head
+from scaling_sim.predict.tension import Tension, own_tension, printed_tension
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,25 +40,6 @@ MEANING = (
 
 
 @dataclass(frozen=True)
-class Tension:
-    """The earlier point from which overfitting above ``threshold`` can no longer be avoided in one pass (6.6)."""
-
-    C: Quantity
-    N: Quantity
-    threshold: float
-
-    def to_json(self) -> dict[str, Any]:
-        """C_min in PF-days and N in parameters."""
-        pf_days = Quantity("C", self.C.draws / PF_DAY, "pf_days")
-        return {
-            "threshold": self.threshold,
-            "C_pf_days": pf_days.to_json(),
-            "C_flop": self.C.to_json(),
-            "N_parameters": self.N.to_json(),
-        }
-
-
-@dataclass(frozen=True)
 class Crossover:
     """Draws of the crossing point. A draw without one has C, N, D = +∞ and the loss of infinite compute.
 
@@ -67,7 +50,10 @@ class Crossover:
     method : str
         ``appendix-b`` (frontier from the joint parameters) or ``frontier`` (fitted power laws).
     tension : Tension
-        Where the data for the overfitting threshold exceed D(C_min).
+        Where the data that keep overfitting below the threshold exceed D(C_min), by the fit's own (4.3); of published
+        frontiers, which do not print it, by the rule below.
+    printed_tension : Tension
+        The same by the paper's 5e3·N^0.74 (4.4).
     reach : Reach
         How far this extrapolates, and how far a back-test reached.
     parameters : dict of (n,) arrays
@@ -80,6 +66,7 @@ class Crossover:
     loss: Quantity
     method: str
     tension: Tension
+    printed_tension: Tension
     reach: Reach
     parameters: dict[str, Array]
     header: dict[str, Any]
@@ -125,32 +112,22 @@ class Crossover:
         """True if the median C* lies beyond 1.5 times the decades that the back-test reached."""
         return self.reach.beyond(self.C.median)
 
-    def sensitivity(self) -> pd.DataFrame:
-        """Sensitivity of ln C* to each parameter.
+    def elasticities(self) -> dict[str, Array]:
+        """∂ ln C*/∂ ln θ draw by draw, (n,) for each parameter θ that matters; NaN in draws without a crossing."""
+        return elasticities(self.parameters)
 
-        ``elasticity`` is ∂ ln C*/∂ ln θ, the median over crossing draws; ``standardised`` is that times the posterior
-        sd of ln θ (what this parameter alone would do); ``rank_correlation`` is Spearman's between θ and C* over all
-        draws, those without a crossing ranked highest (what it does together with the parameters that move along).
-        """
+    def sensitivity(self) -> pd.DataFrame:
+        """One row per parameter: the fields of `scaling_sim.predict.sensitivity.Sensitivity`."""
         import pandas as pd
 
-        rows = [{"parameter": name, **entry} for name, entry in self._sensitivities().items()]
-        return pd.DataFrame(rows)
+        return pd.DataFrame([{"parameter": name, **asdict(found)} for name, found in self._sensitivities()])
 
-    def _sensitivities(self) -> dict[str, dict[str, float]]:
-        answer = {}
-        for name, values in self.parameters.items():
-            elasticity = _elasticity(self.parameters, name)
-            if elasticity is None:
-                continue
-            spread = float(np.std(np.log(values)))
-            answer[name] = {
-                "elasticity": elasticity,
-                "sd_log": spread,
-                "standardised": elasticity * spread,
-                "rank_correlation": _rank_correlation(values, self.C.draws),
-            }
-        return answer
+    def variance_by_law(self) -> dict[str, float]:
+        """Share of each law, exponent and scale together, in the variance of ln C* to first order; they add up to 1."""
+        return shares_by_law(variance_shares(self.parameters))
+
+    def _sensitivities(self) -> Iterator[tuple[str, Sensitivity]]:
+        return sensitivities(self.parameters, self.C.draws)
 
     def to_json(self) -> dict[str, Any]:
         """Quantities over all draws, those given a crossing beside them, and how far all this extrapolates."""
@@ -162,9 +139,11 @@ class Crossover:
             "probability_none": self.probability_none,
             "given_a_crossing": _with_C_min({key: q.to_json() for key, q in self.conditional().items()}),
             "tension": self.tension.to_json(),
+            "printed_tension": self.printed_tension.to_json(),
             "sensitivity": {
-                name: {key: _finite(x) for key, x in entry.items()} for name, entry in self._sensitivities().items()
+                name: {key: _finite(x) for key, x in asdict(found).items()} for name, found in self._sensitivities()
             },
+            "variance_by_law": self.variance_by_law(),
             **self.reach.to_json(self.C),
             "beyond_backtest": self.beyond_backtest,
             "not_determined": self.not_determined or None,
@@ -204,7 +183,7 @@ def crossover(
         Frontier from the joint draws (default for laws), or power laws L(C_min) and N(C_min) fitted to the lower
         envelope of the runs, bootstrapped over runs (the only one for published frontiers).
     threshold : float
-        Relative overfitting δL that defines the tension point; published frontiers print theirs (4.4).
+        Relative overfitting δL that defines the tension point by (4.3); that of (4.4) is 2 %.
     backtest : Backtest, optional
         How far the user's own runs could check extrapolation.
     seed : int
@@ -228,13 +207,15 @@ def crossover(
     _require_one_recipe(lines, span)
     log_C = lines.log_crossing()
     with np.errstate(over="ignore"):
+        by_paper = printed_tension(lines)
         return Crossover(
             C=Quantity("C", np.exp(log_C), "flop"),
             N=Quantity("N", _exp_line(lines.N, log_C), "parameters"),
             D=Quantity("D", _exp_line(lines.D, log_C), "tokens"),
             loss=Quantity("loss", lines.floor + _exp_line(lines.loss, log_C), "nats"),
             method=chosen,
-            tension=_tension(lines, draws, threshold),
+            tension=own_tension(lines, draws, threshold) or by_paper,
+            printed_tension=by_paper,
             reach=Reach.of(span, backtest),
             parameters=dict(draws),
             header=head(fit),
@@ -280,56 +261,6 @@ def _require_one_recipe(lines: PowerLaws, span: tuple[float, float] | None) -> N
 
 def _exp_line(line: Callable[[Any], Any], log_C: Array) -> Array:
     return np.asarray(np.exp(line(log_C)), dtype=np.float64)
-
-
-def _tension(lines: PowerLaws, draws: Draws, threshold: float) -> Tension:
-    """First C_min at which the data needed for δL ≤ threshold exceed D(C_min), by bisection over ln C."""
-    published = "overfit_coefficient" in draws
-
-    def needed(log_N: Array) -> Array:
-        if published:
-            return np.asarray(np.log(draws["overfit_coefficient"]) + draws["overfit_exponent"] * log_N)
-        return np.asarray(np.log(data_needed(np.exp(log_N), draws, threshold)))
-
-    low, high = np.zeros_like(lines.N.at), np.full_like(lines.N.at, np.log(1e45))
-    never = needed(lines.N(high)) < lines.D(high)
-    for _ in range(70):
-        middle = (low + high) / 2
-        tense = needed(lines.N(middle)) >= lines.D(middle)
-        low, high = np.where(tense, low, middle), np.where(tense, middle, high)
-    log_C = np.where(never, np.inf, high)
-    return Tension(
-        Quantity("C", np.exp(log_C), "flop"),
-        Quantity("N", _exp_line(lines.N, log_C), "parameters"),
-        _used(published, threshold),
-    )
-
-
-def _used(published: bool, threshold: float) -> float:
-    return THRESHOLD if published else threshold
-
-
-def _elasticity(draws: Draws, name: str, step: float = 1e-5) -> float | None:
-    """Median of ∂ ln C*/∂ ln θ over crossing draws; None for constants that C* does not depend on."""
-    up, down = ({**draws, name: draws[name] * np.exp(s)} for s in (step, -step))
-    high, low = PowerLaws.of(up).log_crossing(), PowerLaws.of(down).log_crossing()
-    crosses = np.isfinite(high) & np.isfinite(low)
-    if not crosses.any():
-        return float("nan")
-    change = (high[crosses] - low[crosses]) / (2 * step)
-    return float(np.median(change)) if np.any(change != 0) else None
-
-
-def _rank_correlation(x: Array, y: Array) -> float:
-    """Spearman's rank correlation with mid-ranks (draws tied at +∞ count as equal); NaN if either is constant."""
-    a, b = _mid_ranks(x), _mid_ranks(y)
-    spread = a.std() * b.std()
-    return float(np.mean((a - a.mean()) * (b - b.mean())) / spread) if spread > 0 else float("nan")
-
-
-def _mid_ranks(x: Array) -> Array:
-    _, group, counts = np.unique(x, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[group.ravel()]
 
 
 def _with_C_min(answer: dict[str, Any]) -> dict[str, Any]:
