@@ -351,6 +351,7 @@ def crossover(
     fit_file: FitFile = None,
     constants: Constants = None,
     method: Annotated[str | None, typer.Option(help="`appendix-b` (the default of fits) or `frontier`.")] = None,
+    threshold: Annotated[float, typer.Option(help="Relative overfitting that tension means, by (4.3).")] = 0.02,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -360,7 +361,8 @@ def crossover(
     """
     import scaling_sim as ss
 
-    _predicted(ss.crossover(_fit_or_constants(fit_file, constants), method, seed=seed), as_json)
+    fitted = _fit_or_constants(fit_file, constants)
+    _predicted(ss.crossover(fitted, method, threshold=threshold, seed=seed), as_json)
 
 
 @app.command()

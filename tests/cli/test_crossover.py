@@ -1,0 +1,38 @@
+"""The crossover from the command line: a known one is found again, and tension is counted by the threshold given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Run
+
+
+@pytest.mark.slow
+def test_simulate_fit_crossover_hold_the_truth(cli: Run, facts: Any, tmp_path: Path) -> None:
+    """As a pipe: CSV on stdout, CSV on stdin, a saved fit; the 90 % interval holds the C* of the constants."""
+    sweep = cli("simulate", "--constants", "kaplan-table5", "--noise", "0.003", "--seed", "1").stdout
+    saved = str(tmp_path / "f.nc")
+    cli("fit", "-", "--law", "kaplan", "--min-ess", "400", "--out", saved, "--json", input=sweep)
+    found = facts("crossover", saved)
+    truth = facts("crossover", "--constants", "kaplan-table5")
+    for key in ("C_min_flop", "N_parameters", "D_tokens", "loss_nats"):
+        low, high = found[key]["interval90"]
+        assert low < truth[key]["median"] < high, key
+    assert found["converged"]
+    assert found["simulated"]
+    assert found["decades_beyond_runs"]["median"] > 0
+    assert sum(found["variance_by_law"].values()) == pytest.approx(1)
+    fitted = facts("crossover", saved, "--method", "frontier")
+    assert fitted["method"] == "frontier"
+    assert fitted["C_min_flop"]["interval90"][0] < truth["C_min_flop"]["median"]
+
+
+def test_the_threshold_moves_the_tension(facts: Any) -> None:
+    """Less overfitting wants more data, so that one pass runs short earlier; the paper's own rule stays."""
+    usual = facts("crossover", "--constants", "kaplan-table5")
+    strict = facts("crossover", "--constants", "kaplan-table5", "--threshold", "0.01")
+    assert strict["tension"]["C_flop"]["median"] < usual["tension"]["C_flop"]["median"] < usual["C_flop"]["median"]
+    assert strict["printed_tension"] == usual["printed_tension"]
