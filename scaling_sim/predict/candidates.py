@@ -1,14 +1,15 @@
-"""Runs that could be made next: what each would measure and what it would cost."""
+"""Runs that could be made next: what each would measure, what it would cost, and which of them a user can make."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from scaling_sim.errors import ConfigError, LawError
+from scaling_sim.laws.base import Law
 from scaling_sim.laws.kaplan import critical_batch, loss_nd
 from scaling_sim.laws.registry import get_law
 from scaling_sim.predict.overfit import converged_loss, stopping_step
@@ -17,6 +18,11 @@ from scaling_sim.predict.source import Array, Fit, columns_of
 Kind = Literal["final", "curve", "stopped"]
 CURVE_SHARES = (0.03, 0.1, 0.3, 1.0)
 """Shares of a curve's steps at which it counts as measured: its points are correlated, more would count twice."""
+NUM_SIZES, NUM_RATIOS = 16, 12
+RATIOS = (1.0, 1000.0)
+"""Tokens per parameter where the runs do not say."""
+WIDER = 4.0
+"""Runs may have this many times fewer or more tokens per parameter than those made: beyond, no law was ever tested."""
 
 
 @dataclass(frozen=True)
@@ -35,44 +41,122 @@ class Candidate:
     B: float | None = None
     S: float | None = None
 
-    def log_losses(self, fit: Fit) -> Array:
-        """(n_draws, m) draws of the log losses that this run would measure, without noise."""
-        law = getattr(fit, "law", None) or get_law(fit.law_name)
-        steps = np.array(CURVE_SHARES) * (self.S or np.nan)
+    @property
+    def steps(self) -> Array:
+        """Steps at which a learning curve is read, (m,); NaN of one measurement for other kinds."""
+        return np.array(CURVE_SHARES) * (self.S or np.nan) if self.kind == "curve" else np.array([np.nan])
+
+    @property
+    def compute(self) -> Array:
+        """FLOP paid until each measurement, (m,)."""
+        return self.cost * np.array(CURVE_SHARES) if self.kind == "curve" else np.array([self.cost])
+
+    def columns(self, law: Law) -> dict[str, Array]:
+        """Columns (m,) of the measurements that a law reads."""
         rows: dict[Kind, dict[str, Any]] = {
             "final": {"N": self.N, "tokens": self.tokens, "D": self.D or self.tokens, "C": self.cost},
-            "curve": {"N": self.N, "B": self.B, "S": steps},
+            "curve": {"N": self.N, "B": self.B, "S": self.steps},
             "stopped": {"N": self.N, "D": self.D},
         }
         known = {name: np.atleast_1d(np.float64(x)) for name, x in rows[self.kind].items() if x is not None}
-        columns = {name: known[name] for name in known if name in law.columns}
-        return np.asarray(np.log(law.loss(columns_of(fit), columns)), dtype=np.float64)
+        return {name: known[name] for name in known if name in law.columns}
+
+    def log_losses(self, fit: Fit) -> Array:
+        """(n_draws, m) draws of the log losses that this run would measure, without noise."""
+        law = getattr(fit, "law", None) or get_law(fit.law_name)
+        return np.asarray(np.log(law.loss(columns_of(fit), self.columns(law))), dtype=np.float64)
 
 
-def default_candidates(fit: Fit, budget: float, count: int = 200) -> list[Candidate]:
+@dataclass(frozen=True)
+class Constraints:
+    """What a user can train.
+
+    Attributes
+    ----------
+    sizes : parameters of the models that can be built; None: from the least trained up to what the budget allows
+    largest_run : FLOP of the dearest single run; None: the whole budget
+    batch : tokens per step; None: the median of the runs
+    tokens_per_parameter : least and most; None: those of the runs, and `WIDER` times fewer or more
+    max_tokens : unique tokens that there are
+    """
+
+    sizes: Sequence[float] | None = None
+    largest_run: float | None = None
+    batch: float | None = None
+    tokens_per_parameter: tuple[float, float] | None = None
+    max_tokens: float | None = None
+
+    def __post_init__(self) -> None:
+        numbers = {"largest_run": self.largest_run, "batch": self.batch, "max_tokens": self.max_tokens}
+        numbers |= {f"sizes[{i}]": size for i, size in enumerate(() if self.sizes is None else self.sizes)}
+        numbers |= {f"tokens_per_parameter[{i}]": r for i, r in enumerate(self.tokens_per_parameter or ())}
+        for name, value in numbers.items():
+            if value is not None and not (np.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} must be positive and finite, got {value}")
+        if self.sizes is not None and not len(self.sizes):
+            raise ConfigError("sizes must name at least one size, got none")
+        low, high = self.tokens_per_parameter or (0, 1)
+        if low > high:
+            raise ConfigError(f"tokens_per_parameter must be (least, most), got {self.tokens_per_parameter}")
+
+
+def default_candidates(
+    fit: Fit, budget: float, constraints: Constraints | None = None, count: int = NUM_SIZES * NUM_RATIOS
+) -> list[Candidate]:
     """Return about ``count`` runs of the kinds that the law reads, none dearer than ``budget`` FLOP.
 
-    Sizes reach from the least of the runs to where the budget buys one token per parameter, lengths from 1 to
-    1,000 tokens per parameter; B is the median of the runs.
+    Raises
+    ------
+    ConfigError
+        No such run can be paid for.
     """
+    limits = constraints or Constraints()
     runs = getattr(fit, "runs", None)
     if runs is None:
         raise LawError("published constants come without runs: pass candidates=")
-    sizes = np.geomspace(runs.N[runs.N > 0].min(), max(runs.N.max(), np.sqrt(budget / 6)), 16)
-    ratios = np.geomspace(1, 1000, max(count // 16, 2))
+    sizes = _sizes(runs, budget, limits)
+    ratios = np.geomspace(*_ratios(runs, limits), max(count // len(sizes), 2))
     if fit.law_name.removesuffix("-floor") in ("kaplan", "kaplan-ns", "kaplan-nd"):
-        made = _kaplan_candidates(fit, runs, sizes, ratios)
+        made = _kaplan_candidates(fit, _batch(runs, limits), sizes, ratios)
     else:
-        made = [Candidate("final", N, 6 * N * N * r, tokens=N * r) for N in sizes for r in ratios]
-    affordable = [c for c in made if c.cost <= budget]
+        made = [_final(N, N * ratio, limits.batch) for N in sizes for ratio in ratios]
+    most = min(budget, limits.largest_run or np.inf)
+    enough = [c for c in made if (c.D or c.tokens or 0.0) <= (limits.max_tokens or np.inf)]
+    affordable = [c for c in enough if c.cost <= most]
     if not affordable:
-        cheapest = min(c.cost for c in made)
-        raise ConfigError(f"budget must pay for one run, {cheapest:.3g} FLOP for the cheapest here; got {budget:.3g}")
+        cheapest = min((c.cost for c in enough), default=np.nan)
+        raise ConfigError(f"budget must pay for one run, {cheapest:.3g} FLOP for the cheapest here; got {most:.3g}")
     return affordable
 
 
-def _kaplan_candidates(fit: Fit, runs: Any, sizes: Array, ratios: Array) -> list[Candidate]:
-    B = float(np.nanmedian(runs.B)) if np.any(np.isfinite(runs.B)) else None
+def _sizes(runs: Any, budget: float, limits: Constraints) -> Array:
+    if limits.sizes is not None:
+        return np.unique(np.asarray(limits.sizes, dtype=np.float64))
+    least = float(runs.N[runs.N > 0].min())
+    return np.geomspace(least, max(float(runs.N.max()), np.sqrt(budget / 6)), NUM_SIZES)
+
+
+def _ratios(runs: Any, limits: Constraints) -> tuple[float, float]:
+    if limits.tokens_per_parameter is not None:
+        return limits.tokens_per_parameter
+    tokens = np.where(np.isfinite(runs.tokens), runs.tokens, runs.D)
+    with np.errstate(all="ignore"):
+        ratio = tokens / runs.N
+    ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
+    return (float(ratio.min()) / WIDER, float(ratio.max()) * WIDER) if len(ratio) else RATIOS
+
+
+def _batch(runs: Any, limits: Constraints) -> float | None:
+    if limits.batch is not None:
+        return limits.batch
+    return float(np.nanmedian(runs.B)) if np.any(np.isfinite(runs.B)) else None
+
+
+def _final(N: float, tokens: float, B: float | None) -> Candidate:
+    return Candidate("final", N, 6 * N * tokens, tokens=tokens, B=B, S=None if B is None else tokens / B)
+
+
+def _kaplan_candidates(fit: Fit, B: float | None, sizes: Array, ratios: Array) -> list[Candidate]:
     middle = {name: float(np.median(values)) for name, values in fit.draws.items()}
     made: list[Candidate] = []
     for N in sizes:
@@ -80,7 +164,7 @@ def _kaplan_candidates(fit: Fit, runs: Any, sizes: Array, ratios: Array) -> list
             if "S_c" in middle and B is not None:
                 made.append(Candidate("curve", N, 6 * N * N * ratio, tokens=N * ratio, B=B, S=N * ratio / B))
             if "D_c" in middle:
-                made.append(Candidate("stopped", N, _stopped_cost(N, N * ratio, B, middle), D=N * ratio))
+                made.append(Candidate("stopped", N, _stopped_cost(N, N * ratio, B, middle), D=N * ratio, B=B))
     return made
 
 

@@ -1,43 +1,72 @@
 """Which runs to buy next, so that a target (N* at a budget, a loss, C*) becomes surer.
 
-Linear-Gaussian: over posterior draws the log losses y that a run would measure and the target t are taken as jointly
-normal, so that measuring y with noise variance R shrinks Var(t) by cov(t, y)·(Cov(y) + R)⁻¹·cov(y, t), whatever comes
-out. Runs are bought greedily until the budget is spent, by variance removed per FLOP and by variance removed; the
-better of the two lists is kept (neither alone is safe: many tiny runs, or one that eats the budget).
+The law and its misfit (`scaling_sim.predict.discrepancy`) give joint draws of the target and of what each run would
+measure (`joint`); a search over lists of runs within the budget (`search`) finds the one that leaves least variance.
+The misfit matters: if the law were true, many tiny runs in far corners would pin it down, and where it is not, those
+corners mislead.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scaling_sim.errors import ConfigError
-from scaling_sim.predict.allocate import allocate
-from scaling_sim.predict.candidates import Candidate, default_candidates
+from scaling_sim.config import config_hash
+from scaling_sim.errors import ConfigError, ConvergenceError, DesignError, LawError
+from scaling_sim.laws.registry import get_law
+from scaling_sim.predict.candidates import Candidate, Constraints, default_candidates
+from scaling_sim.predict.discrepancy import SCHEME, Discrepancy, learn
+from scaling_sim.predict.joint import Joint, joint_by_law, joint_with_misfit
 from scaling_sim.predict.quantity import Quantity
-from scaling_sim.predict.source import Array, Fit, head
+from scaling_sim.predict.search import Rules, Search
+from scaling_sim.predict.source import Fit, head
+from scaling_sim.predict.targets import Target, best_size
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MAX_RUNS = 40
+MAX_RUNS = 24
 MAX_COPIES = 3
 """Seeds of one run: more would measure its loss better than the law is right about it."""
-DEFAULT_NOISE = 0.01
-"""Residual scale of ln loss where the fit does not say."""
+ROBUST = replace(SCHEME, lengths=(8.0, 4.0))
+"""The misfit that a design reckons with."""
 
 
 @dataclass(frozen=True)
 class Purchase:
-    """A run to buy, and the posterior sd of the target (in its scale) expected once it and all before it are made."""
+    """A run to buy, and the posterior sd of the target (in its scale) expected before and after it is made."""
 
     candidate: Candidate
+    sd_before: float
     sd_after: float
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run to make, by name: the same run of the same seed has the same name in every plan."""
+
+    run: str
+    candidate: Candidate
+    seed: int
+
+    def values(self) -> dict[str, Any]:
+        """Name, kind, sizes, seed and cost; None where the kind of run leaves it open."""
+        c = self.candidate
+        return {
+            "run": self.run,
+            "kind": c.kind,
+            "N": c.N,
+            "tokens": c.tokens,
+            "D": c.D,
+            "B": c.B,
+            "S": c.S,
+            "seed": self.seed,
+            "cost_flop": c.cost,
+        }
 
 
 @dataclass(frozen=True)
@@ -54,6 +83,7 @@ class Design:
     sd_before: float
     budget: float
     header: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
     @property
     def sd_after(self) -> float:
@@ -65,16 +95,29 @@ class Design:
         """FLOP of all runs."""
         return sum(p.candidate.cost for p in self.purchases)
 
-    def to_dataframe(self) -> pd.DataFrame:
-        """One row per different run: how often to make it, kind, N, tokens, D, B, S, cost of all its copies.
+    def runs(self) -> tuple[PlannedRun, ...]:
+        """Every run by name; copies differ in their seed."""
+        seen = Counter[Candidate]()
+        planned = []
+        for purchase in self.purchases:
+            c = purchase.candidate
+            seen[c] += 1
+            seed = seen[c] - 1
+            number = config_hash(c.kind, c.N, c.tokens, c.D, c.B, c.S, seed, length=8)
+            planned.append(PlannedRun(f"{c.kind}-{number}", c, seed))
+        return tuple(planned)
 
-        Rows are in the order in which the last copies were bought; ``target_sd_after`` is what is left of the target's
-        sd by then.
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per different run: how often to make it, kind, N, tokens, D, B, S, cost, share of the budget, sd.
+
+        Rows are in the order in which the first copies are to be made; ``target_sd_before`` is the target's sd before
+        the first copy, ``target_sd_after`` that after the row's runs and all rows above.
         """
         import pandas as pd
 
-        last = {p.candidate: place for place, p in enumerate(self.purchases)}
         count = Counter(p.candidate for p in self.purchases)
+        first = {p.candidate: p for p in reversed(self.purchases)}
+        last = {p.candidate: p for p in self.purchases}
         rows = [
             {
                 "count": count[c],
@@ -85,9 +128,11 @@ class Design:
                 "B_tokens": c.B,
                 "S_steps": c.S,
                 "cost_flop": count[c] * c.cost,
-                "target_sd_after": self.purchases[last[c]].sd_after,
+                "budget_share": count[c] * c.cost / self.budget,
+                "target_sd_before": first[c].sd_before,
+                "target_sd_after": last[c].sd_after,
             }
-            for c in sorted(last, key=lambda c: last[c])
+            for c in dict.fromkeys(p.candidate for p in self.purchases)
         ]
         return pd.DataFrame(rows)
 
@@ -104,6 +149,7 @@ class Design:
             "cost_flop": self.cost,
             "num_runs": len(self.purchases),
             "runs": table.where(table.notna(), None).to_dict(orient="records"),
+            "notes": list(self.notes),
         }
 
     def _repr_html_(self) -> str:
@@ -112,92 +158,89 @@ class Design:
 
 def design(
     fit: Fit,
-    target: Quantity | None = None,
+    target: Target | Quantity | None = None,
     *,
     budget: float,
     compute: float | None = None,
     candidates: Sequence[Candidate] | None = None,
+    constraints: Constraints | None = None,
     noise: float | None = None,
+    misfit: bool = True,
+    max_runs: int = MAX_RUNS,
+    seed: int = 0,
 ) -> Design:
     """Return the runs within ``budget`` that shrink the posterior of a target the most.
 
     Parameters
     ----------
     fit : Posterior
-    target : Quantity, optional
-        Draws of what is to become surer, from a prediction by the same fit: ``allocate(fit, 1e22).N``,
-        ``forecast(fit, N=1e9, tokens=2e10).law_loss``, ``crossover(fit).C``.
+    target : Target or Quantity, optional
+        What is to become surer: ``best_size(1e22)``, ``loss_of(N=1e9, tokens=2e10)`` or ``crossing()`` of
+        `scaling_sim.predict.targets`; or the draws of any prediction by the same fit, for which the law is then taken
+        as true.
     budget : float
         FLOP to spend on the next runs.
     compute : float, optional
-        In place of ``target``: N* at this compute, FLOP.
+        In place of ``target``: ``best_size(compute)``.
     candidates : sequence of Candidate, optional
-        Default: about 200 runs of the kinds that the law reads.
+        Runs to choose from. Default: about 200 of the kinds that the law reads, within ``constraints``.
+    constraints : Constraints, optional
+        Sizes that can be built, the dearest run, the batch, tokens per parameter, tokens that there are.
     noise : float, optional
         Sd of ln loss of one measurement; default: the fit's.
+    misfit : bool
+        Reckon with a law that is wrong by as much as its own runs show; never for the crossover, whose posterior is
+        that of the parameters.
+    max_runs : int
+        Most runs, copies included.
+    seed : int
+        Of the draws of the misfit.
+
+    Raises
+    ------
+    ConfigError
+        The budget pays for no run, or the target is of another fit.
     """
     if (target is None) == (compute is None):
         raise ConfigError("design needs a target (draws of a prediction) or compute= (N* at that compute), one of them")
     if not (np.isfinite(budget) and budget > 0):
         raise ConfigError(f"budget must be positive and finite, got {budget}")
-    chosen = allocate(fit, compute, backtest=None).N if target is None else target
-    draws, scale = _on_normal_scale(chosen.draws)
+    if max_runs < 1:
+        raise ConfigError(f"max_runs must be at least 1, got {max_runs}")
+    chosen = best_size(compute) if compute is not None else target
+    assert chosen is not None
+    pool = list(default_candidates(fit, budget, constraints) if candidates is None else candidates)
+    joint, notes = _joint(fit, chosen, pool, noise, misfit, seed)
+    search = Search(joint, np.array([c.cost for c in pool]), Rules(budget, max_runs, MAX_COPIES))
+    order = search.best()
+    sds = [float(np.sqrt(max(search.variance(order[:k]), 0.0))) for k in range(len(order) + 1)]
+    bought = tuple(Purchase(pool[i], *sds[k : k + 2]) for k, i in enumerate(order))
+    return Design(chosen.name, joint.scale, bought, sds[0], float(budget), head(fit), notes)
+
+
+def _joint(
+    fit: Fit, target: Target | Quantity, pool: Sequence[Candidate], noise: float | None, misfit: bool, seed: int
+) -> tuple[Joint, tuple[str, ...]]:
+    """Joint draws, and a note on what they take for true."""
+    if isinstance(target, Target) and target.kind != "crossover" and misfit:
+        model = _misfit(fit)
+        if isinstance(model, Discrepancy):
+            return joint_with_misfit(fit, model, target, pool, noise, seed), ()
+        why = (f"the law is taken as true: {model}",)
+    else:
+        why = ("the law is taken as true",)
+    draws = (target.quantity(fit) if isinstance(target, Target) else target).draws
     if len(draws) != len(next(iter(fit.draws.values()))):
         raise ConfigError("the target must come from this fit: it has another number of draws")
-    pool = list(default_candidates(fit, budget) if candidates is None else candidates)
-    sd = _noise(fit) if noise is None else noise
-    losses = [c.log_losses(fit) for c in pool]
-    lists = [_greedy(draws, losses, pool, sd, budget, power) for power in (1.0, 0.0)]
-    bought = min(lists, key=lambda runs: runs[-1].sd_after if runs else np.inf)
-    name = chosen.name if compute is None else f"N at {compute:g} FLOP"
-    return Design(name, scale, bought, float(np.std(draws)), budget, head(fit))
+    return joint_by_law(fit, draws, pool, noise), why
 
 
-def _on_normal_scale(draws: Array) -> tuple[Array, str]:
-    """Log draws; with infinite ones, normal scores of mid-ranks, which know only the order."""
-    if np.all(np.isfinite(draws)) and np.all(draws > 0):
-        return np.log(draws), "log"
-    from scipy.stats import norm, rankdata
-
-    return np.asarray(norm.ppf((rankdata(draws) - 0.5) / len(draws))), "normal score of its rank"
-
-
-def _noise(fit: Fit) -> float:
-    scales = [float(np.median(v)) for name, v in getattr(fit, "noise", {}).items() if name.startswith("sigma")]
-    return float(np.median(scales)) if scales else DEFAULT_NOISE
-
-
-def _greedy(
-    target: Array, losses: list[Array], pool: list[Candidate], noise: float, budget: float, power: float
-) -> tuple[Purchase, ...]:
-    """Buy the run that removes most variance per cost^power, update the joint covariance, repeat."""
-    ends = np.cumsum([1, *(y.shape[1] for y in losses)])
-    blocks = [np.arange(a, b) for a, b in pairwise(ends)]
-    covariance = np.cov(np.column_stack([target, *losses]), rowvar=False)
-    bought: list[Purchase] = []
-    left, copies = budget, np.zeros(len(pool), dtype=np.int64)
-    while len(bought) < MAX_RUNS:
-        gains = [
-            _gain(covariance, block, noise) / c.cost**power if c.cost <= left and made < MAX_COPIES else -np.inf
-            for block, c, made in zip(blocks, pool, copies, strict=True)
-        ]
-        best = int(np.argmax(gains))
-        if not gains[best] > 0:
-            break
-        covariance = _measured(covariance, blocks[best], noise)
-        left -= pool[best].cost
-        copies[best] += 1
-        bought.append(Purchase(pool[best], float(np.sqrt(max(covariance[0, 0], 0.0)))))
-    return tuple(bought)
-
-
-def _gain(covariance: Array, block: Any, noise: float) -> float:
-    """Variance of the target (index 0) that measuring a block removes."""
-    with_noise = covariance[np.ix_(block, block)] + noise**2 * np.eye(len(block))
-    return float(covariance[0, block] @ np.linalg.solve(with_noise, covariance[block, 0]))
-
-
-def _measured(covariance: Array, block: Any, noise: float) -> Array:
-    """Joint covariance once a block was measured."""
-    with_noise = covariance[np.ix_(block, block)] + noise**2 * np.eye(len(block))
-    return np.asarray(covariance - covariance[:, block] @ np.linalg.solve(with_noise, covariance[block, :]))
+def _misfit(fit: Fit) -> Discrepancy | str:
+    """How far the truth may lie from the law, as a design reckons with it; in words why not."""
+    runs = getattr(fit, "runs", None)
+    if runs is None:
+        return "there are no runs behind these constants"
+    try:
+        return learn(runs, getattr(fit, "law", None) or get_law(fit.law_name), scheme=ROBUST)
+    except (DesignError, LawError, ConvergenceError) as error:
+        return str(error)
