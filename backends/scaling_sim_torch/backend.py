@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from scaling_sim.engine.checks import check_start
 from scaling_sim.engine.cohort import Cohort, Precision
 from scaling_sim.engine.protocol import Tokens
+from scaling_sim_torch.plan import make_plan
 
 if TYPE_CHECKING:
     from scaling_sim_torch.trainer import TorchTrainer
@@ -58,9 +59,28 @@ class TorchBackend:
     ) -> TorchTrainer:
         """A trainer with the cohort's initial weights; see `Backend.start`."""
         check_start(self, cohort, splits, device, precision)
-        from scaling_sim_torch.trainer import TorchTrainer
+        plan = make_plan(cohort, device, precision, deterministic=self.deterministic, free=self.free_bytes(device))
+        if plan.path == "eager":
+            from scaling_sim_torch.trainer import TorchTrainer
 
-        return TorchTrainer(cohort, splits, device, precision, deterministic=self.deterministic)
+            return TorchTrainer(cohort, splits, device, precision, deterministic=self.deterministic)
+        from scaling_sim_torch.fast import FusedTrainer, StackedTrainer
+
+        chosen = FusedTrainer if plan.path == "fused" else StackedTrainer
+        return chosen(cohort, splits, device, precision, plan)
+
+    def explain(self, cohort: Cohort, device: str, precision: Precision) -> str:
+        """The path that `start` would take, and why."""
+        return str(make_plan(cohort, device, precision, deterministic=self.deterministic, free=self.free_bytes(device)))
+
+    def free_bytes(self, device: str) -> float | None:
+        """Free memory of a GPU, with what PyTorch holds in reserve; None on the CPU."""
+        if device == "cpu":
+            return None
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(device)
+        return float(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
 BACKEND = TorchBackend()

@@ -181,14 +181,14 @@ class TorchTrainer:
     def _windows(self, split: str, starts_MB: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and targets, each (M, B, T), gathered on the device."""
         tokens = self.splits[split]
-        windows = tokens[starts_MB[..., None] + self.window_T].long() & _ALL_BITS[tokens.dtype]
+        windows = tokens[starts_MB[..., None] + self.window_T].long() & ALL_BITS[tokens.dtype]
         return windows[..., :-1], windows[..., 1:]
 
 
 _SIGNED = {np.dtype(np.uint8): np.uint8, np.dtype(np.uint16): np.int16, np.dtype(np.uint32): np.int32}
 """Types that torch can index, with the bits of ours; the sign is undone after the lookup."""
 
-_ALL_BITS = {torch.uint8: 0xFF, torch.int16: 0xFFFF, torch.int32: 0xFFFFFFFF}
+ALL_BITS = {torch.uint8: 0xFF, torch.int16: 0xFFFF, torch.int32: 0xFFFFFFFF}
 
 
 def _place(tokens: Tokens, device: torch.device) -> Tensor:

@@ -1,0 +1,55 @@
+"""Pieces that several kernels share."""
+
+import triton
+import triton.language as tl
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+GELU_SLOPE = tl.constexpr(0.7978845608028654)
+GELU_CUBIC = tl.constexpr(0.044715)
+LN_EPSILON = tl.constexpr(1e-5)
+
+
+@triton.jit
+def load_vector(pointer, columns, size: tl.constexpr):
+    """A parameter vector in float32, zero beyond ``size``."""
+    return tl.load(pointer + columns, mask=columns < size, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def load_rows(pointer, rows, columns, num_rows, width: tl.constexpr):
+    """Tile [rows, columns] of a row-major matrix of ``width`` columns; zero outside."""
+    inside = (rows < num_rows)[:, None] & (columns < width)[None, :]
+    return tl.load(pointer + rows[:, None] * width + columns[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def store_rows(pointer, value, rows, columns, num_rows, width: tl.constexpr):
+    """Write a tile [rows, columns], in the type of ``pointer``."""
+    inside = (rows < num_rows)[:, None] & (columns < width)[None, :]
+    tl.store(pointer + rows[:, None] * width + columns[None, :], value.to(pointer.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def standardise(x, columns, D: tl.constexpr):
+    """Rows of ``x`` with mean 0 and variance 1, and 1/σ; columns beyond ``D`` stay zero."""
+    mean = tl.sum(x, 1) / D
+    centred = tl.where((columns < D)[None, :], x - mean[:, None], 0.0)
+    inverse = 1.0 / tl.sqrt(tl.sum(centred * centred, 1) / D + LN_EPSILON)
+    return centred * inverse[:, None], inverse
+
+
+@triton.jit
+def standardise_backward(grad, normal, inverse, columns, D: tl.constexpr):
+    """Gradient with respect to the rows that `standardise` was given, from that with respect to its result."""
+    along = tl.sum(grad * normal, 1) / D
+    mean = tl.sum(grad, 1) / D
+    return tl.where((columns < D)[None, :], (grad - mean[:, None] - normal * along[:, None]) * inverse[:, None], 0.0)
+
+
+@triton.jit
+def gelu_gate(u):
+    """s with gelu(u) = u·s (tanh form: s = sigmoid of twice its argument), and d gelu / d u."""
+    twice = 2.0 * GELU_SLOPE * u * (1.0 + GELU_CUBIC * u * u)
+    gate = 1.0 / (1.0 + tl.exp2(-LOG2_E * twice))
+    slope = gate + u * gate * (1.0 - gate) * (2.0 * GELU_SLOPE) * (1.0 + 3.0 * GELU_CUBIC * u * u)
+    return gate, slope

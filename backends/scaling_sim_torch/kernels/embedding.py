@@ -1,0 +1,43 @@
+"""Tokens of a batch, gathered on the device, and their embedding; the gradient of the position table."""
+
+import triton
+import triton.language as tl
+
+from scaling_sim_torch.kernels.common import load_rows, store_rows
+
+
+@triton.jit(do_not_specialize=["num_sequences", "batch"])
+def embed(
+    starts, step, corpus, tokens, targets, x, master, P, num_sequences, batch, V,
+    BITS: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, T: tl.constexpr, T_PAD: tl.constexpr,
+):  # fmt: skip
+    """One sequence: inputs, targets (int32) and token + position embedding (float32). ``step`` is a row of ``starts``."""
+    sequence = tl.program_id(0)
+    start = tl.load(starts + tl.load(step) * num_sequences + sequence)
+    t, columns = tl.arange(0, T_PAD), tl.arange(0, D_PAD)
+    token = tl.load(corpus + start + t, mask=t < T, other=0).to(tl.int32) & BITS
+    target = tl.load(corpus + start + t + 1, mask=t < T, other=0).to(tl.int32) & BITS
+    first_row = sequence.to(tl.int64) * T
+    tl.store(tokens + first_row + t, token, mask=t < T)
+    tl.store(targets + first_row + t, target, mask=t < T)
+    weights = master + (sequence // batch).to(tl.int64) * P
+    inside = (t < T)[:, None] & (columns < D)[None, :]
+    embedded = tl.load(weights + token[:, None] * D + columns[None, :], mask=inside, other=0.0)
+    embedded += load_rows(weights + V * D, t, columns, T, D)
+    store_rows(x + first_row * D, embedded, t, columns, T, D)
+
+
+@triton.jit(do_not_specialize=["batch", "num_splits", "num_members"])
+def position_gradient(
+    grad_x, partial, P, batch, num_splits, num_members, V,
+    D: tl.constexpr, D_PAD: tl.constexpr, T: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Sum over the sequences of one split and member, for a block of positions."""
+    member, split = tl.program_id(1), tl.program_id(2)
+    t, columns = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, D_PAD)
+    total = tl.zeros((BLOCK, D_PAD), tl.float32)
+    for sequence in range(split, batch, num_splits):
+        first_row = (member * batch + sequence).to(tl.int64) * T
+        total += load_rows(grad_x + first_row * D, t, columns, T, D)
+    place = (split * num_members + member).to(tl.int64) * P + V * D
+    store_rows(partial + place, total, t, columns, T, D)

@@ -1,0 +1,120 @@
+"""Which path trains a cohort, and why: decided before anything is allocated, and said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scaling_sim.engine.cohort import Cohort, Precision
+from scaling_sim.model.count import num_parameters
+from scaling_sim.model.shape import Shape
+
+CAPTURE_BELOW = 3e8
+"""Parameters of all members together up to which whole updates are captured; beyond, launches are hidden anyway."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a cohort is trained.
+
+    Attributes
+    ----------
+    path : str
+        ``eager`` (plain operations), ``fused`` (hand-written kernels) or ``stacked`` (compiled blocks).
+    reason : str
+        Why, in one clause.
+    capture, compiled, checkpointed : bool
+        Updates replayed from CUDA graphs; blocks compiled; activations computed again in the backward pass.
+    micro_batches : int
+        Parts of a batch.
+    """
+
+    path: str
+    reason: str
+    capture: bool = False
+    compiled: bool = False
+    checkpointed: bool = False
+    micro_batches: int = 1
+
+    def __str__(self) -> str:
+        extras = [name for name in ("compiled", "checkpointed") if getattr(self, name)]
+        if self.capture:
+            extras.append("captured in CUDA graphs")
+        if self.micro_batches > 1:
+            extras.append(f"{self.micro_batches} micro-batches")
+        return f"{' '.join([self.path, *(['(' + ', '.join(extras) + ')'] if extras else [])])}: {self.reason}"
+
+
+def make_plan(
+    cohort: Cohort, device: str, precision: Precision, *, deterministic: bool = False, free: float | None = None
+) -> Plan:
+    """The fastest path that serves ``cohort`` there.
+
+    Parameters
+    ----------
+    free : float, optional
+        Bytes that may be used on the device; None leaves the batch whole.
+    """
+    if precision != "bfloat16":
+        return Plan("eager", f"{precision} is the exact path; bfloat16 is the fast one")
+    if deterministic:
+        return Plan("eager", "deterministic=True")
+    if not device.startswith("cuda"):
+        return Plan("eager", "captured graphs and kernels need CUDA")
+    why_not = _why_not_fused(cohort, device)
+    if why_not is None:
+        return Plan("fused", "small enough for whole-layer kernels", capture=True)
+    dropout = any(member.dropout for member in cohort.members)
+    # rows of a dropout mask are numbered within the whole batch
+    micro, checkpointed = (1, False) if free is None or dropout else fit(cohort, free)
+    total = num_parameters(cohort.shape, "total") * len(cohort.members)
+    return Plan(
+        "stacked", why_not, capture=total < CAPTURE_BELOW, compiled=not dropout, checkpointed=checkpointed,
+        micro_batches=micro,
+    )  # fmt: skip
+
+
+def stacked_bytes(shape: Shape, num_members: int, sequences: int, *, checkpointed: bool = False) -> float:
+    """Estimated bytes of a stacked cohort: weights, moments and gradients, activations of one micro-batch, one chunk.
+
+    Kept per layer and token: the two streams, queries, keys, values, the attention's result (bfloat16, d each), the
+    feed-forward's input to its activation (d_ff), log-sum-exps; with ``checkpointed`` the block's two inputs.
+    """
+    d, tokens = shape.d_model, num_members * sequences * shape.n_ctx
+    item = 2 if d > 256 else 4
+    kept = 2 * item * d if checkpointed else 2 * (2 * item // 2 + 4) * d + 2 * shape.d_ff + 8 * shape.n_head
+    working = 2 * (8 * d + 3 * shape.d_ff)
+    fixed = (4 * 4 + 2) * num_parameters(shape, "total") * num_members + 2 * 256 * 2**20
+    return float(fixed + tokens * (kept * shape.n_layer + working))
+
+
+def fit(cohort: Cohort, free: float) -> tuple[int, bool]:
+    """Micro-batches and whether to checkpoint, so that the estimate stays below ``free``: whole batches first."""
+    batch = cohort.batch_sequences
+    sizes = [size for size in range(1, batch + 1) if batch % size == 0]
+    for micro in sizes:
+        if stacked_bytes(cohort.shape, len(cohort.members), batch // micro) <= free:
+            return micro, False
+    for micro in sizes:
+        if stacked_bytes(cohort.shape, len(cohort.members), batch // micro, checkpointed=True) <= free:
+            return micro, True
+    return batch, True
+
+
+def _why_not_fused(cohort: Cohort, device: str) -> str | None:
+    from scaling_sim_torch.fused import why_not_fused
+
+    if any(member.dropout for member in cohort.members):
+        return "dropout"
+    return why_not_fused(cohort.shape) or _why_no_kernels(device)
+
+
+def _why_no_kernels(device: str) -> str | None:
+    try:
+        from scaling_sim_torch.kernels import SAFE
+    except ImportError as error:
+        return f"Triton cannot be imported ({error})"
+    import torch
+
+    if torch.cuda.get_device_capability(device)[0] < 8:
+        return "the card is older than Ampere (no bfloat16 tensor cores)"
+    return None if SAFE else "this Triton offers no way round a fault of ptxas (scaling_sim_torch.kernels.ptxas)"

@@ -1,0 +1,194 @@
+"""Any shape, one member or many: compiled blocks, the fastest attention there is, and the loss in chunks.
+
+The same code serves cohorts that the hand-written kernels do not cover (wide models, long contexts, dropout) and single
+models of a billion parameters. Weights are bfloat16 copies of the float32 master, layer norms stay float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from scaling_sim.model.shape import Shape
+from scaling_sim_torch.cross_entropy import head_gradient, head_losses
+from scaling_sim_torch.dropout import Dropout
+from scaling_sim_torch.model import LAYERED, LN_EPSILON, split_parameters
+
+Block = Callable[..., tuple[Tensor, Tensor]]
+
+
+class StackedModel:
+    """Loss and gradient of M stacked models of any shape; activations belong to one micro-batch at a time.
+
+    Parameters
+    ----------
+    shape : Shape
+    num_members : int
+    micro_batches : int
+        Parts into which a batch is cut; gradients are summed.
+    compiled, checkpointed : bool
+        Compile the blocks; keep only their inputs and compute the rest again.
+    """
+
+    def __init__(
+        self, shape: Shape, num_members: int, device: torch.device, *, micro_batches: int = 1, compiled: bool = True,
+        checkpointed: bool = False,
+    ) -> None:  # fmt: skip
+        self.shape, self.num_members, self.device = shape, num_members, device
+        self.micro_batches, self.checkpointed = micro_batches, checkpointed
+        self.block: Block = torch.compile(_block, dynamic=False) if compiled else _block
+        self.final: Callable[..., Tensor] = torch.compile(_final, dynamic=False) if compiled else _final
+
+    def losses(self, master: Tensor, half: Tensor, windows_MBU: Tensor) -> Tensor:
+        """Loss of every position, (M, B·T) float32, no dropout."""
+        with torch.no_grad(), self._attention():
+            leaves = self._leaves(master, half)
+            y_MRD = self._trunk(self._embedded(master, windows_MBU[..., :-1]), leaves, None)
+            embedding_MVD = split_parameters(half, self.shape)["token_embedding"]
+            return head_losses(y_MRD, embedding_MVD, windows_MBU[..., 1:].flatten(1))
+
+    def gradient(
+        self, master: Tensor, half: Tensor, windows_MBU: Tensor, losses_MR: Tensor, grad_MP: Tensor,
+        dropout: Dropout | None = None,
+    ) -> None:  # fmt: skip
+        """Write the losses (M, B·T) and the gradient (M, P) of their mean."""
+        grad_MP.zero_()
+        parts = windows_MBU.chunk(self.micro_batches, dim=1)
+        rows = losses_MR.chunk(self.micro_batches, dim=1)
+        for part_MbU, losses_Mr in zip(parts, rows, strict=True):
+            part_losses = torch.empty_like(losses_Mr, memory_format=torch.contiguous_format)
+            self._micro(master, half, part_MbU, part_losses, grad_MP, 1 / losses_MR.shape[1], dropout)
+            losses_Mr.copy_(part_losses)
+
+    def _micro(
+        self, master: Tensor, half: Tensor, windows_MBU: Tensor, losses_MR: Tensor, grad_MP: Tensor, scale: float,
+        dropout: Dropout | None,
+    ) -> None:  # fmt: skip
+        """Add the gradient of one micro-batch."""
+        grads, tokens_MBT = split_parameters(grad_MP, self.shape), windows_MBU[..., :-1]
+        leaves = self._leaves(master, half, requires_grad=True)
+        x_MRD = self._embedded(master, tokens_MBT).requires_grad_()
+        with self._attention():
+            y_MRD = self._trunk(x_MRD, leaves, dropout)
+            embedding_MVD = split_parameters(half, self.shape)["token_embedding"]
+            grad_y_MRD = head_gradient(
+                y_MRD.detach(),
+                embedding_MVD,
+                windows_MBU[..., 1:].flatten(1),
+                losses_MR,
+                grads["token_embedding"],
+                scale,
+            )
+            names = [(name, layer) for layer, leaf in enumerate(leaves) for name in leaf]
+            inputs = [x_MRD, *(leaves[layer][name] for name, layer in names)]
+            grad_x_MRD, *found = torch.autograd.grad(y_MRD, inputs, grad_y_MRD)
+        for (name, layer), grad in zip(names, found, strict=True):
+            place = grads[name] if layer == self.shape.n_layer else grads[name][:, layer]
+            place += grad
+        self._embedding_gradient(grads, tokens_MBT, grad_x_MRD)
+
+    def _leaves(self, master: Tensor, half: Tensor, *, requires_grad: bool = False) -> list[dict[str, Tensor]]:
+        """Parameters of each layer, and of the final layer norm last: matrices bfloat16, vectors float32."""
+        wide, narrow = split_parameters(master, self.shape), split_parameters(half, self.shape)
+        layers = [
+            {name: (wide if name.startswith("ln") else narrow)[name][:, layer] for name in LAYERED}
+            for layer in range(self.shape.n_layer)
+        ]
+        layers.append({name: wide[name] for name in ("ln_f_gain", "ln_f_bias")})
+        return [{n: value.detach().requires_grad_(requires_grad) for n, value in leaf.items()} for leaf in layers]
+
+    def _embedded(self, master: Tensor, tokens_MBT: Tensor) -> Tensor:
+        """Token plus position embedding, (M, R, D) in the type of the residual stream, cut from the graph."""
+        params = split_parameters(master, self.shape)
+        rows = [functional.embedding(tokens, table) for tokens, table in zip(tokens_MBT, params["token_embedding"])]
+        x_MBTD = torch.stack(rows) + params["position_embedding"][:, None]
+        return x_MBTD.flatten(1, 2).to(torch.bfloat16 if self.shape.d_model > 256 else master.dtype)
+
+    def _embedding_gradient(self, grads: dict[str, Tensor], tokens_MBT: Tensor, grad_x_MRD: Tensor) -> None:
+        for table_VD, tokens_BT, grad_RD in zip(grads["token_embedding"], tokens_MBT, grad_x_MRD):
+            table_VD.index_add_(0, tokens_BT.flatten(), grad_RD.to(table_VD.dtype))
+        num_members, batch, context = tokens_MBT.shape
+        by_position = grad_x_MRD.view(num_members, batch, context, -1).sum(
+            dim=1, dtype=grads["position_embedding"].dtype
+        )
+        grads["position_embedding"] += by_position
+
+    def _trunk(self, x_MRD: Tensor, leaves: list[dict[str, Tensor]], dropout: Dropout | None) -> Tensor:
+        """Output of the final layer norm. A block hands on its stream and its last addend, so the sum fuses."""
+        if dropout is not None:
+            x_MRD = dropout(x_MRD, 0).to(x_MRD.dtype)
+        addend_MRD = torch.zeros((), dtype=x_MRD.dtype, device=x_MRD.device)
+        for layer, leaf in enumerate(leaves[:-1]):
+            arguments = (x_MRD, addend_MRD, leaf, self.shape.n_head, self.shape.n_ctx, dropout, layer)
+            if self.checkpointed and x_MRD.requires_grad:
+                x_MRD, addend_MRD = checkpoint(self.block, *arguments, use_reentrant=False)
+            else:
+                x_MRD, addend_MRD = self.block(*arguments)
+        return self.final(x_MRD, addend_MRD, leaves[-1])
+
+    @contextmanager
+    def _attention(self) -> Iterator[None]:
+        """cuDNN's attention first where it is the fastest, then the others."""
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        order = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+        if self.shape.n_ctx >= 512 and self.shape.d_head >= 64:
+            order.insert(0, SDPBackend.CUDNN_ATTENTION)
+        with sdpa_kernel(order, set_priority=True) if self.device.type == "cuda" else nullcontext():
+            yield
+
+
+def _block(
+    x_MRD: Tensor,
+    addend_MRD: Tensor,
+    p: dict[str, Tensor],
+    n_head: int,
+    n_ctx: int,
+    dropout: Dropout | None,
+    layer: int,
+) -> tuple[Tensor, Tensor]:
+    """One layer: the residual stream after attention, and what the feed-forward half adds to it."""
+    x_MRD = x_MRD + addend_MRD
+    mixed_MRD = _attention(_linear(_layer_norm(x_MRD, p["ln1_gain"], p["ln1_bias"]), p["qkv"]), n_head, n_ctx)
+    addend_MRD = _linear(mixed_MRD, p["attn_out"])
+    if dropout is not None:
+        addend_MRD = dropout(addend_MRD, 1 + 2 * layer).to(addend_MRD.dtype)
+    x_MRD = x_MRD + addend_MRD
+    u_MRF = _linear(_layer_norm(x_MRD, p["ln2_gain"], p["ln2_bias"]), p["mlp_up"])
+    addend_MRD = _linear(functional.gelu(u_MRF, approximate="tanh"), p["mlp_down"])
+    if dropout is not None:
+        addend_MRD = dropout(addend_MRD, 2 + 2 * layer).to(addend_MRD.dtype)
+    return x_MRD, addend_MRD
+
+
+def _final(x_MRD: Tensor, addend_MRD: Tensor, p: dict[str, Tensor]) -> Tensor:
+    return _layer_norm(x_MRD + addend_MRD, p["ln_f_gain"], p["ln_f_bias"])
+
+
+def _attention(qkv_MRU: Tensor, n_head: int, n_ctx: int) -> Tensor:
+    """Causal attention over all sequences of all members at once, (M, R, D)."""
+    num_members, num_rows, triple = qkv_MRU.shape
+    d_model = triple // 3
+    heads = qkv_MRU.view(num_members * num_rows // n_ctx, n_ctx, 3, n_head, d_model // n_head)
+    q_BHTC, k_BHTC, v_BHTC = heads.permute(2, 0, 3, 1, 4).unbind(0)
+    mixed_BHTC = functional.scaled_dot_product_attention(q_BHTC, k_BHTC, v_BHTC, is_causal=True)
+    return mixed_BHTC.transpose(1, 2).reshape(num_members, num_rows, d_model)
+
+
+def _linear(x_MRi: Tensor, weight_Moi: Tensor) -> Tensor:
+    """x·Wᵀ for every member, in the type of the weights."""
+    x_MRi = x_MRi.to(weight_Moi.dtype)
+    if len(weight_Moi) == 1:
+        return torch.mm(x_MRi[0], weight_Moi[0].t())[None]
+    return torch.bmm(x_MRi, weight_Moi.transpose(1, 2))
+
+
+def _layer_norm(x_MRD: Tensor, gain_MD: Tensor, bias_MD: Tensor) -> Tensor:
+    """In float32, rounded to bfloat16 for the product that follows."""
+    normal_MRD = functional.layer_norm(x_MRD.to(gain_MD.dtype), x_MRD.shape[-1:], eps=LN_EPSILON)
+    return (normal_MRD * gain_MD[:, None] + bias_MD[:, None]).bfloat16()
