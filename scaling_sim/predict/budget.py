@@ -18,6 +18,7 @@ def budget_flops(
     flops_per_second: float | None = None,
     utilisation: float = 1.0,
     price_per_gpu_hour: float | None = None,
+    deadline_flops: float | None = None,
 ) -> NDArray[np.float64]:
     """Return the compute paid, in FLOP, with the shape of the budget given.
 
@@ -31,6 +32,9 @@ def budget_flops(
         Share of ``flops_per_second`` that training reaches, in (0, 1].
     price_per_gpu_hour : float
         In the currency of ``money``; needed for ``money``.
+    deadline_flops : float
+        FLOP that a machine can compute before a deadline: the budget where no other is given, else its upper bound. ∞
+        where the machine is not known.
 
     Raises
     ------
@@ -39,20 +43,37 @@ def budget_flops(
     """
     given = {"compute": compute, "pf_days": pf_days, "gpu_hours": gpu_hours, "money": money}
     chosen = [name for name, value in given.items() if value is not None]
+    if deadline_flops is not None and not chosen:
+        if not np.isfinite(deadline_flops):
+            raise ConfigError("hours= alone is a budget only with num_gpus= and flops_per_second=")
+        return np.asarray(deadline_flops, dtype=np.float64)
     if len(chosen) != 1:
         raise ConfigError(f"exactly one of {', '.join(given)} must be given, got {', '.join(chosen) or 'none'}")
     name = chosen[0]
     value = np.asarray(given[name], dtype=np.float64)
     if not np.all(np.isfinite(value) & (value > 0)):
         raise ConfigError(f"{name} must be positive and finite, got {value}")
+    most = np.inf if deadline_flops is None else deadline_flops
+    return np.minimum(value * _flops_each(name, flops_per_second, utilisation, price_per_gpu_hour), most)
+
+
+def sustained(flops_per_second: float | None, utilisation: float) -> float | None:
+    """FLOP/s that one GPU sustains; None if unknown."""
+    if flops_per_second is None:
+        return None
+    return _needed("flops_per_second", flops_per_second, "") * _needed("utilisation", utilisation, "", most=1.0)
+
+
+def _flops_each(
+    name: str, flops_per_second: float | None, utilisation: float, price_per_gpu_hour: float | None
+) -> float:
+    """FLOP for one unit of a budget."""
     if name == "compute":
-        return value
+        return 1.0
     if name == "pf_days":
-        return value * PF_DAY
-    if name == "money":
-        value = value / _needed("price_per_gpu_hour", price_per_gpu_hour, name)
+        return PF_DAY
     rate = _needed("flops_per_second", flops_per_second, name) * _needed("utilisation", utilisation, name, most=1.0)
-    return value * 3600.0 * rate
+    return 3600.0 * rate / (_needed("price_per_gpu_hour", price_per_gpu_hour, name) if name == "money" else 1.0)
 
 
 def _needed(name: str, value: float | None, budget: str, most: float = np.inf) -> float:

@@ -1,0 +1,148 @@
+"""The nearest model that can be built: integer layers, a width of whole heads, and what that costs in loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from scaling_sim.errors import ConfigError
+from scaling_sim.model.count import num_parameters
+from scaling_sim.model.shape import Shape
+from scaling_sim.predict.allocation import Allocation
+from scaling_sim.predict.quantity import Quantity
+
+SPREAD = 1.5
+"""Aspects between wanted/1.5 and wanted·1.5 count as equal: Kaplan et al. 2020 (fig. 5) found under 1.5 % of the loss
+between aspects of 10 and 300."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """What shapes have in common.
+
+    Parameters
+    ----------
+    d_head : width of a head; d_model is a multiple of it
+    aspect : wanted d_model/n_layer, kept within a factor of 1.5
+    n_ctx, vocab_size : context and vocabulary, which matter where embeddings are counted
+    count : how the fit counts N: one of `scaling_sim.model.count.PARAMETER_CONVENTIONS`
+    """
+
+    d_head: int = 64
+    aspect: float = 64.0
+    n_ctx: int = 2048
+    vocab_size: int = 50257
+    count: str = "non-embedding"
+
+    def __post_init__(self) -> None:
+        for name in ("d_head", "aspect", "n_ctx", "vocab_size"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} of a shape must be above 0, got {getattr(self, name)}")
+
+    @classmethod
+    def of(cls, runs: Any, **given: Any) -> Family:
+        """The family of the runs behind a fit, if they carry shapes, with what the user says on top."""
+        extra = getattr(runs, "extra", None) or {}
+        known: dict[str, Any] = {}
+        if all(name in extra for name in ("n_layer", "d_model", "n_head", "n_ctx", "vocab_size")):
+            use = extra["n_layer"] > 0
+            if np.any(use):
+                large = use & (extra["d_model"] == extra["d_model"][use].max())
+                d, layers, heads = (float(np.median(extra[name][large])) for name in ("d_model", "n_layer", "n_head"))
+                known = {"d_head": round(d / heads), "aspect": d / layers}
+                known |= {name: int(np.median(extra[name][use])) for name in ("n_ctx", "vocab_size")}
+        try:
+            return cls(**{**known, **given})
+        except TypeError:
+            names = ", ".join(cls.__dataclass_fields__)
+            raise ConfigError(f"a shape is described by {names}, got {', '.join(given)}") from None
+
+    def near(self, N: float) -> Iterator[Shape]:
+        """Shapes of about N parameters, of every width that keeps the aspect."""
+        heads = 0
+        while True:
+            heads += 1
+            d = heads * self.d_head
+            low, high = d / (self.aspect * SPREAD), d / (self.aspect / SPREAD)
+            first, last = max(1, int(np.ceil(low))), int(np.floor(high))
+            if first <= last:
+                per_layer = self._count(2, d) - self._count(1, d)
+                wanted = 1 + (N - self._count(1, d)) / per_layer
+                for layers in {int(np.clip(round_(wanted), first, last)) for round_ in (np.floor, np.ceil)}:
+                    yield self._shape(layers, d)
+                if self._count(first, d) > N:
+                    return
+
+    def _shape(self, n_layer: int, d_model: int) -> Shape:
+        return Shape(n_layer, d_model, d_model // self.d_head, self.n_ctx, self.vocab_size)
+
+    def _count(self, n_layer: int, d_model: int) -> int:
+        return num_parameters(self._shape(n_layer, d_model), self.count)
+
+
+@dataclass(frozen=True)
+class Buildable:
+    """A shape near the best size.
+
+    Attributes
+    ----------
+    shape : Shape
+    N : parameters of it, as the fit counts them
+    wanted : median of N*
+    penalty : loss of this shape less that of the median N*: what rounding costs
+    regret : loss of this shape less that of each draw's own N*: what not knowing N* costs, too
+    """
+
+    shape: Shape
+    N: float
+    wanted: float
+    penalty: Quantity
+    regret: Quantity
+    family: Family
+
+    def to_json(self) -> dict[str, Any]:
+        """Sizes of the shape, its N and what it costs in loss."""
+        sizes = {name: getattr(self.shape, name) for name in ("n_layer", "d_model", "n_head", "d_ff")}
+        return {
+            **sizes,
+            "N_parameters": self.N,
+            "N_wanted_parameters": self.wanted,
+            "penalty_nats": self.penalty.to_json(),
+            "regret_nats": self.regret.to_json(),
+            "assumed": asdict(self.family),
+        }
+
+
+def buildable(allocation: Allocation, **family: Any) -> Buildable:
+    """Return the buildable shape nearest to the median N* of a single budget, and its penalty in loss.
+
+    Parameters
+    ----------
+    allocation : Allocation
+        Of one budget; its bound on size holds for the shape, too.
+    d_head, aspect, n_ctx, vocab_size, count
+        See `Family`; by default those of the largest of the fit's runs where these carry shapes.
+
+    Raises
+    ------
+    ConfigError
+        No shape of this family is small enough.
+    """
+    kind = Family.of(getattr(allocation.fit, "runs", None), **family)
+    wanted = allocation.N.median
+    most = allocation.limits.get("max_N_parameters", np.inf)
+    sized = [(float(num_parameters(shape, kind.count)), shape) for shape in kind.near(wanted)]
+    allowed = [pair for pair in sized if pair[0] <= most * (1 + 1e-9)]
+    if not allowed:
+        least = min(pair[0] for pair in sized)
+        raise ConfigError(
+            f"the smallest shape with heads of {kind.d_head} and an aspect of {kind.aspect:g} has {least:.3g} "
+            f"parameters, at most {most:.3g} are allowed; make d_head smaller"
+        )
+    N, shape = min(allowed, key=lambda pair: (abs(np.log(pair[0] / wanted)), pair[1].n_layer))
+    regret = allocation.penalty(N)
+    rounding = regret.draws - allocation.penalty(wanted).draws
+    return Buildable(shape, N, wanted, Quantity("penalty", rounding, "nats"), regret, kind)
