@@ -31,7 +31,7 @@ class Sensitivity:
     Attributes
     ----------
     elasticity : median of ∂ ln C*/∂ ln θ over the draws that cross
-    sd_log : posterior sd of ln θ
+    sd_log : posterior sd of ln θ; of θ over its median where draws of θ differ in sign
     standardised : their product, what this parameter alone would do
     rank_correlation : Spearman's between θ and C* over all draws, those without a crossing ranked highest
     variance_share : of the variance of ln C* to first order; see `variance_shares`
@@ -70,7 +70,7 @@ def variance_shares(draws: Draws) -> dict[str, float]:
     slopes = {name: float(found[0]) for name, found in elasticities(middle).items()}
     if not slopes:
         return {}
-    e, logs = np.array(list(slopes.values())), np.log([draws[name] for name in slopes])
+    e, logs = np.array(list(slopes.values())), np.array([_logs(draws[name]) for name in slopes])
     covariance = np.atleast_2d(np.cov(logs[:, np.isfinite(logs).all(axis=0)], bias=True))
     parts = e * (covariance @ e)
     return dict(zip(slopes, (parts / parts.sum()).tolist(), strict=True)) if parts.sum() > 0 else {}
@@ -91,13 +91,18 @@ def sensitivities(draws: Draws, C: Array) -> Iterator[tuple[str, Sensitivity]]:
     for name, found in elasticities(draws).items():
         crosses = np.isfinite(found)
         middle = float(np.median(found[crosses])) if crosses.any() else float("nan")
-        spread = float(np.std(np.log(draws[name])))
+        spread = float(np.std(_logs(draws[name])))
         yield (
             name,
             Sensitivity(
                 middle, spread, middle * spread, _rank_correlation(draws[name], C), shares.get(name, float("nan"))
             ),
         )
+
+
+def _logs(values: Array) -> Array:
+    """ln θ, up to a constant; where fitted exponents differ in sign, relative deviations, the same to first order."""
+    return np.asarray(np.log(values) if np.all(values > 0) else values / np.median(values))
 
 
 def _rank_correlation(x: Array, y: Array) -> float:

@@ -33,13 +33,17 @@ class Tension:
     rule: str
     threshold: float
 
+    @property
+    def pf_days(self) -> Quantity:
+        """C_min in PF-days."""
+        return Quantity("C", self.C.draws / PF_DAY, "pf_days")
+
     def to_json(self) -> dict[str, Any]:
         """C_min in PF-days and FLOP, N in parameters."""
-        pf_days = Quantity("C", self.C.draws / PF_DAY, "pf_days")
         return {
             "rule": self.rule,
             "threshold": self.threshold,
-            "C_pf_days": pf_days.to_json(),
+            "C_pf_days": self.pf_days.to_json(),
             "C_flop": self.C.to_json(),
             "N_parameters": self.N.to_json(),
         }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup, escape
 
 from scaling_sim.config import writable_folder
-from scaling_sim.report import comparison_tables, run_tables, tables
+from scaling_sim.report import comparison_tables, crossover_tables, design_tables, run_tables, tables
 from scaling_sim.report.data import ReportData
 from scaling_sim.report.summary import Finding, findings, misfit
 from scaling_sim.report.table import Table, rows_csv
@@ -141,7 +141,11 @@ def sections(data: ReportData, missing: list[tuple[str, str]]) -> Iterator[Secti
         if data.crossover is not None
         else data.crossover_refusal and f"No crossover: {data.crossover_refusal}.",
         figures=draw(plot.figure_crossover),
-        tables=make(tables.crossover_table, tables.sensitivity_table),
+        tables=make(
+            crossover_tables.crossover_table,
+            crossover_tables.crossover_methods_table,
+            crossover_tables.sensitivity_table,
+        ),
     )
     yield Section(
         "methods",
@@ -150,6 +154,9 @@ def sections(data: ReportData, missing: list[tuple[str, str]]) -> Iterator[Secti
         tables=make(comparison_tables.methods_table),
     )
     yield Section("comparison", "Which law?", tables=make(comparison_tables.comparison_table))
+    yield Section(
+        "design", "Which runs next?", figures=draw(plot.figure_design), tables=make(design_tables.design_table)
+    )
     yield Section("backtest", "Does the law extrapolate?", figures=draw(plot.figure_backtest))
     yield Section(
         "parameters",

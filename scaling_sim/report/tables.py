@@ -72,14 +72,6 @@ def prior_table(fit: Posterior) -> Table:
     )
 
 
-CROSSING = {
-    "C_pf_days": "C_min, PF-days",
-    "C_flop": "C_min, FLOP",
-    "N_parameters": "N, parameters",
-    "D_tokens": "D, tokens",
-    "loss_nats": "loss, nats per token",
-}
-
 PUBLISHED: tuple[tuple[str, str, tuple[str, ...], float, str], ...] = (
     ("α_N", "loss against size", ("alpha_N",), 0.076, "Kaplan et al. 2020, Table 5"),
     ("α_D", "loss against data", ("alpha_D",), 0.095, "Kaplan et al. 2020, Table 5"),
@@ -149,45 +141,6 @@ def _allocation_row(plan: Allocation, names: list[str]) -> tuple[Cell, ...]:
     compute = float(plan.compute[0])
     found = [Range.of(plan.quantity(name)) if name in plan.draws else None for name in names]
     return (str(plan.header.get("law", "")), compute, *found, bool(plan.beyond_backtest[0]))
-
-
-def crossover_table(data: ReportData) -> Table | None:
-    """C*, N*, D* and L* over all draws, and over those that cross."""
-    result = data.crossover
-    if result is None:
-        return None
-    given = result.conditional()
-    rows = tuple(
-        (
-            CROSSING.get(key, key),
-            Range.of(quantity),
-            Range.of(given[key]) if key in given else None,
-        )
-        for key, quantity in result.quantities.items()
-    )
-    note = (
-        f"{result.probability_none:.1%} of the draws have no crossing; they count as infinite in the first column, and "
-        "are left out of the second. Parameter uncertainty only."
-    )
-    return Table(
-        "crossover", "The crossing point", ("quantity", "over all draws", "given a crossing"), rows, note, maths=True
-    )
-
-
-def sensitivity_table(data: ReportData) -> Table | None:
-    """How far each parameter moves C*."""
-    if data.crossover is None:
-        return None
-    frame = data.crossover.sensitivity()
-    if frame.empty:
-        return None
-    rows = tuple(tuple(_cell(value) for value in row) for row in frame.itertuples(index=False))
-    columns = tuple(str(column).replace("_", " ") for column in frame.columns)
-    note = (
-        "Elasticity: change of ln C* for a change of the parameter's logarithm by one. Standardised: for one posterior "
-        "sd. Rank correlation: with the parameters that move along."
-    )
-    return Table("crossover-sensitivity", "What the crossing depends on", columns, rows, note)
 
 
 def forecast_table(data: ReportData) -> Table | None:

@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 
 from scaling_sim.report import ReportData, environment
+from scaling_sim.report.crossover_tables import crossover_methods_table, crossover_table, sensitivity_table
 from scaling_sim.report.run_tables import excluded_table, role_table, run_table
 from scaling_sim.report.summary import findings, misfit
 from scaling_sim.report.table import Range
 from scaling_sim.report.tables import (
     allocation_table,
-    crossover_table,
     exponent_table,
     fact_table,
     parameter_table,
     prior_table,
-    sensitivity_table,
 )
 
 
@@ -73,6 +72,25 @@ def test_crossing_and_what_moves_it(study: ReportData) -> None:
     assert study.crossover is not None
     assert table.rows[1][1] == Range.of(study.crossover.C)
     assert {row[0] for row in sensitivity.rows} == set(study.fits["kaplan"].draws)
+    shares = [row[sensitivity.columns.index("share of variance")] for row in sensitivity.rows]
+    assert sum(float(str(share)) for share in shares) == pytest.approx(1)
+    assert "L(D) " in sensitivity.note
+
+
+def test_the_crossing_stands_beside_the_papers_own(study: ReportData, changed: Any) -> None:
+    table = crossover_methods_table(study)
+    assert table is not None
+    assert study.crossover is not None
+    rows = {str(row[0]): row for row in table.rows}
+    assert rows["this fit: Appendix B"][1] == Range.of(study.crossover.quantities["C_pf_days"])
+    papers = [rows[f"Kaplan et al.: {name}"][1] for name in ("Table 6", "equation 6.7", "Appendix B")]
+    assert [found.middle for found in papers if isinstance(found, Range)] == pytest.approx(
+        [1.12e4, 1.06e5, 2.5e6], rel=0.02
+    )
+    assert rows["Kaplan et al.: Table 6"][5] is None, "Table 6 prints no N_c of equation 1.5"
+    bare = crossover_methods_table(changed(study, fits={}))
+    assert bare is not None
+    assert "No envelope: no joint fit" in bare.note
 
 
 def test_what_was_left_out_is_named_with_its_message(study: ReportData) -> None:
@@ -143,6 +161,7 @@ def test_missing_parts_give_no_table() -> None:
         exponent_table,
         allocation_table,
         crossover_table,
+        crossover_methods_table,
         sensitivity_table,
         excluded_table,
         run_table,

@@ -179,6 +179,7 @@ def figure_crossover(data: ReportData) -> ReportFigure:
     text = "$L(D(C_{min}))$: the least that its data allow"
     band(top, C, loss_nd(np.inf, best.D, p), series="L(D(C_min))", colour=PAPER, label=text)
     top.set_ylabel("test loss, nats per token")
+    _tension_lines(top, data.crossover, C)
     _crossing_density(low, cross, C)
     for ax in (top, low):
         ax.set_xlim(C[0], C[-1])
@@ -189,6 +190,21 @@ def figure_crossover(data: ReportData) -> ReportFigure:
     log_axes(low, y=False)
     figure.reading = _crossing_text(data.crossover)
     return figure
+
+
+def _tension_lines(ax: Axes, result: Crossover, C: Array) -> None:
+    """Median C_min from which one pass has fewer data than either rule asks for, where it lies on the axis."""
+    rules = [(result.printed_tension, GREY, ":", "one pass has fewer than $5000\\,N^{0.74}$ tokens")]
+    if result.tension is not result.printed_tension:
+        words = f"one pass overfits by more than {result.tension.threshold:.0%}"
+        rules.insert(0, (result.tension, ACCENT, "--", words))
+    low, high = ax.get_ylim()
+    top = low * (high / low) ** 0.93  # below the words about the shading
+    for tension, colour, dashes, words in rules:
+        if C[0] < (place := tension.C.median) < C[-1]:
+            series = f"tension by {tension.rule}"
+            line(ax, [place, place], [low, top], series=series, colour=colour, dashes=dashes, width=1.1, label=words)
+    ax.set_ylim(low, high)
 
 
 def _stacked() -> tuple[ReportFigure, tuple[Axes, Axes]]:
