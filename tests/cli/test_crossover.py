@@ -25,9 +25,8 @@ def test_simulate_fit_crossover_hold_the_truth(cli: Run, facts: Any, tmp_path: P
     assert found["simulated"]
     assert found["decades_beyond_runs"]["median"] > 0
     assert sum(found["variance_by_law"].values()) == pytest.approx(1)
-    fitted = facts("crossover", saved, "--method", "frontier")
-    assert fitted["method"] == "frontier"
-    assert fitted["C_min_flop"]["interval90"][0] < truth["C_min_flop"]["median"]
+    low, high = facts("crossover", saved, "--method", "frontier")["C_min_flop"]["interval90"]
+    assert low < found["C_min_flop"]["interval90"][0] < truth["C_min_flop"]["median"] < high
 
 
 def test_the_threshold_moves_the_tension(facts: Any) -> None:

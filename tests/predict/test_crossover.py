@@ -8,10 +8,11 @@ import pytest
 from scipy.optimize import brentq
 
 from scaling_sim.errors import ConfigError, DataError, DesignError, LawError
-from scaling_sim.laws.constants import CONSTANTS, PF_DAY, constants
+from scaling_sim.laws.constants import CONSTANTS, PF_DAY, ConstantSet, constants
 from scaling_sim.laws.kaplan import critical_batch, solve_loss
 from scaling_sim.predict.crossover import crossover
 from scaling_sim.predict.frontier import KaplanFrontier
+from scaling_sim.predict.overfit import overfitting
 from tests.predict.support import Draws, around, table
 
 TABLE_6 = constants("kaplan-table6")
@@ -33,8 +34,8 @@ FIGURES = constants("kaplan-figures")
     ],
 )
 def test_the_papers_crossing_by_each_of_its_constant_sets(
-    constant_set, C: float, N: float, D: float, loss: float
-) -> None:  # type: ignore[no-untyped-def]
+    constant_set: ConstantSet, C: float, N: float, D: float, loss: float
+) -> None:
     found = crossover(constant_set)
     assert found.C.median / PF_DAY == pytest.approx(C, rel=0.02)
     assert found.N.median == pytest.approx(N, rel=0.02)
@@ -65,7 +66,7 @@ def test_rounding_does_not_explain_the_difference() -> None:
 
 
 @pytest.mark.parametrize(("constant_set", "C"), [(FIGURES, 0.43), (EQ_6_7, 3.7)])
-def test_tension_starts_far_before_the_crossing(constant_set, C: float) -> None:  # type: ignore[no-untyped-def]
+def test_tension_starts_far_before_the_crossing(constant_set: ConstantSet, C: float) -> None:
     found = crossover(constant_set)
     assert found.tension.C.median / PF_DAY == pytest.approx(C, rel=0.02)
     assert found.tension.C.median < 1e-3 * found.C.median
@@ -147,7 +148,90 @@ def test_sensitivity_ranks_what_moves_the_draws() -> None:
     table_ = crossover(fit).sensitivity().set_index("parameter")
     assert table_["standardised"].abs().idxmax() == "alpha_D"
     assert table_["rank_correlation"].abs().idxmax() == "alpha_D"
-    assert abs(table_.loc["alpha_D", "rank_correlation"]) > 0.9
+    assert table_["rank_correlation"].abs()["alpha_D"] > 0.9
+
+
+def test_elasticities_of_each_draw_are_its_slopes() -> None:
+    """Moving one draw of one parameter by one per cent moves that draw's ln C* by its elasticity per cent."""
+    fit = around("kaplan-appendix-b", num=30)
+    before = crossover(fit)
+    found = before.elasticities()
+    assert found.keys() == fit.draws.keys() - {"alpha_N", "N_c"}, "the curves' own pair carries the frontier"
+    for name, slopes in found.items():
+        after = crossover(replace(fit, draws={**fit.draws, name: fit.draws[name] * np.exp(1e-4)}))
+        moved = (np.log(after.C.draws) - np.log(before.C.draws)) / 1e-4
+        np.testing.assert_allclose(moved, slopes, rtol=2e-2, atol=1e-3)
+
+
+def test_shares_of_variance_are_those_of_moving_one_parameter_at_a_time() -> None:
+    """With small independent deviations the variances of one parameter at a time add up to all of it."""
+    fit = around("kaplan-table5", sd=0.002, num=4000)
+    found = crossover(fit)
+    shares = found.sensitivity().set_index("parameter")["variance_share"]
+    assert shares.sum() == pytest.approx(1)
+    middle = {name: np.full(4000, np.median(values)) for name, values in fit.draws.items()}
+    for name in shares.index:
+        alone = crossover(replace(fit, draws={**middle, name: fit.draws[name]}))
+        share = np.var(np.log(alone.C.draws)) / np.var(np.log(found.C.draws))
+        assert shares[name] == pytest.approx(share, abs=0.05)
+    by_law = found.variance_by_law()
+    assert by_law["L(D)"] == pytest.approx(shares["alpha_D"] + shares["D_c"])
+    assert by_law.keys() == {"L(N)", "L(S_min)", "B_crit(L)", "L(D)"}
+
+
+def test_a_pair_that_moves_along_one_law_has_no_share() -> None:
+    """α_D and D_c that turn L(D) about the crossing itself leave C* where it is, however far each moves."""
+    centre = crossover(constants("kaplan-table5"))
+    p = {k: np.repeat(v, 500) for k, v in constants("kaplan-table5").draws.items()}
+    turn = 0.01 * np.random.default_rng(2).standard_normal(500)
+    p["alpha_D"] *= np.exp(turn)
+    p["D_c"] = centre.D.median * np.exp(np.log(centre.loss.median) / p["alpha_D"])
+    p["S_c"] *= np.exp(0.01 * np.random.default_rng(3).standard_normal(500))
+    found = crossover(Draws("kaplan", p))
+    alone = found.sensitivity().set_index("parameter")["standardised"]
+    assert np.std(np.log(found.C.draws)) == pytest.approx(alone["S_c"], rel=0.01)
+    assert abs(alone["D_c"]) > 1.5 * alone["S_c"], "what D_c would do alone"
+    assert abs(found.variance_by_law()["L(D)"]) < 0.01
+    assert found.variance_by_law()["L(S_min)"] == pytest.approx(1, abs=0.01)
+
+
+def test_a_share_stays_finite_where_draws_do_not_cross() -> None:
+    fit = around("kaplan-table5", sd=0.01, num=1000)
+    fit.draws["alpha_D"][:300] *= 4
+    found = crossover(fit)
+    assert 0.2 < found.probability_none < 0.4
+    assert sum(found.variance_by_law().values()) == pytest.approx(1)
+    assert np.isnan(found.elasticities()["alpha_D"]).sum() == round(1000 * found.probability_none)
+
+
+def test_exponents_of_either_sign_have_a_spread() -> None:
+    """A fitted envelope may say that the best number of tokens falls with compute; that is no NaN and no warning."""
+    n = 400
+    draws = {k: np.repeat(v, n) for k, v in TABLE_6.draws.items()}
+    draws["p_D"] = 0.2 + 0.1 * np.random.default_rng(0).standard_normal(n)
+    assert np.any(draws["p_D"] < 0)
+    row = crossover(Draws("kaplan-frontier", draws)).sensitivity().set_index("parameter").loc["p_D"]
+    assert row["variance_share"] == pytest.approx(1)
+    assert row["sd_log"] == pytest.approx(0.5, rel=0.1)
+
+
+def test_tension_by_both_rules() -> None:
+    """At its own point the law overfits by the threshold exactly; at the paper's, D = 5e3·N^0.74."""
+    found = crossover(constants("kaplan-table5"), threshold=0.03)
+    p = constants("kaplan-table5").values
+    for tension in (found.tension, found.printed_tension):
+        N, C = tension.N.median, tension.C.median
+        D = C / (3 * N)
+        if tension is found.tension:
+            assert overfitting(N, D, p) == pytest.approx(0.03, rel=1e-9)
+        else:
+            assert pytest.approx(5e3 * N**0.74, rel=1e-9) == D
+    assert found.tension.C.median < found.C.median
+    assert found.to_json()["printed_tension"]["threshold"] == 0.02
+    assert crossover(TABLE_6).tension is not None
+    assert crossover(TABLE_6).tension.to_json() == crossover(TABLE_6).printed_tension.to_json()
+    with pytest.raises(ConfigError, match="must lie between 0 and 1, got 2"):
+        crossover(TABLE_6, threshold=2)
 
 
 def test_recipes_that_contradict_inside_the_runs_are_refused() -> None:
