@@ -96,9 +96,10 @@ def _posterior(
     noise = target.likelihood.draw_noise(
         target.log_prediction(u[:, : target.num_law]), u[:, target.num_law :], np.random.default_rng(seed)
     )
-    some = drawn.chain[:, :: max(1, steps // 200)].reshape(-1, size)
-    likelihood = target(some) - log_prior(some, target.coordinates)
-    ratios = identifiability(some, target.coordinates, form, target.centre, likelihood)
+    some = (slice(None), slice(None, None, max(1, steps // 200)))
+    few = drawn.chain[some].reshape(-1, size)
+    likelihood = drawn.log_posterior[some].reshape(-1) - log_prior(few, target.coordinates)
+    ratios = identifiability(few, target.coordinates, form, target.centre, likelihood)
     weak = not_identified(ratios)
     if weak:
         why = "posterior sd / prior sd > .7, or bounded from one side only"

@@ -9,6 +9,7 @@ import numpy as np
 
 from scaling_sim.inference.autocorrelation import integrated_time
 from scaling_sim.inference.design import prepare
+from scaling_sim.inference.laplace import Laplace, laplace
 from scaling_sim.inference.point import posterior_mode
 from scaling_sim.inference.sampler import _start, moves
 from scaling_sim.inference.student import MEDIAN_ABS
@@ -72,8 +73,9 @@ class Short:
         law = get_law(self.law)
         right = LogPosterior(law, prepare(table, law))
         target = self.density(law, right.data)
-        start = _start(right, posterior_mode(right)[0], self.walkers, np.random.SeedSequence(seed))
-        chain = self._chain(target, start)
+        approximation = laplace(right, posterior_mode(right)[0])
+        start = _start(right, approximation, self.walkers, np.random.SeedSequence(seed))
+        chain = self._chain(target, approximation, start)
         u = chain.reshape(-1, chain.shape[2])
         u = u[np.random.default_rng(seed).permutation(len(u))[:1000]]
         converged = len(chain) >= self.min_taus * integrated_time(chain[None]).max()
@@ -84,11 +86,11 @@ class Short:
             noise = {"sigma": np.exp(u[:, -1]) / MEDIAN_ABS[0], "nu": np.full(len(u), 3.0)}
         return Drawn(draws, noise, converged)
 
-    def _chain(self, target: LogPosterior, start: Any) -> Array:
+    def _chain(self, target: LogPosterior, approximation: Laplace, start: Any) -> Array:
         """(steps, walkers, coordinates), after the burn-in."""
         import emcee
 
-        mix = snooker_mix() if self.snooker else moves()
+        mix = snooker_mix() if self.snooker else moves(approximation)
         sampler = emcee.EnsembleSampler(*start.u.shape, target, moves=mix, vectorize=True)
         state: Any = emcee.State(start.u, random_state=start.random_state)
         steps, block = 0, 250

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling_sim.inference.design import prepare
+from scaling_sim.inference.laplace import laplace
 from scaling_sim.inference.point import posterior_mode
-from scaling_sim.inference.sampler import laplace_factor
 from scaling_sim.inference.target import LogPosterior
 from scaling_sim.laws import get_law
 from scaling_sim.runs.table import RunTable
@@ -41,8 +41,8 @@ def resampled(runs: RunTable, law: str, seed: int, num_draws: int = 2000) -> Res
     form = get_law(law)
     target = LogPosterior(form, prepare(runs, form))
     rng = np.random.default_rng(seed)
-    mode = posterior_mode(target)[0]
-    mean, factor = mode.u, laplace_factor(target, mode)
+    approximation = laplace(target, posterior_mode(target)[0])
+    mean, factor = approximation.centre, approximation.factor
     for size in SIZES:
         u, log_weight = _proposed(target, mean, factor, size, rng)
         weight = np.exp(log_weight - log_weight.max())
