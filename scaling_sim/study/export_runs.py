@@ -20,7 +20,6 @@ from scaling_sim.study.commands import Command
 from scaling_sim.study.config import StudyConfig
 
 PLAN_COLUMNS = ("run", "kind", "N", "tokens", "D", "B", "S", "seed", "cost_flop")
-FORMATS = ("csv", "slurm", "toml")
 ASPECT = 64.0
 """d_model/n_layer that shapes are built near: loss hardly depends on it from 20 to 200 (Kaplan et al. 2020, fig. 5)."""
 HEAD = 64
@@ -125,7 +124,8 @@ def sweep_files(
     """A study file for `scaling-sim sweep` per size: N of the nearest shape → TOML.
 
     A finished run becomes a decay branch of its size's learning curve, which costs less than runs of their own; an
-    early-stopped run joins the stage ``data``. Tokens are rounded to whole steps.
+    early-stopped run joins the stage ``data``. Tokens are rounded to whole steps. Copies of a run repeat
+    the curve, not its branches.
 
     Raises
     ------
