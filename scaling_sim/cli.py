@@ -296,20 +296,75 @@ def forecast(
     tokens: Annotated[float | None, typer.Option(help="Tokens processed.")] = None,
     batch: Annotated[float | None, typer.Option("-B", "--batch", help="Tokens per step.")] = None,
     steps: Annotated[float | None, typer.Option("-S", "--steps", help="Parameter updates.")] = None,
+    overfit: Annotated[float, typer.Option(help="Relative overfitting that `data_needed` allows.")] = 0.02,
+    reaches: Annotated[float | None, typer.Option(help="A loss: with which steps, tokens, FLOP is it reached?")] = None,
+    observe: Annotated[
+        Path | None, typer.Option(help="CSV of the running run (step or tokens, loss): update, and is it on track?")
+    ] = None,
+    target: Annotated[float | None, typer.Option(help="With --observe: a loss that the run should reach.")] = None,
+    warmup: Annotated[float | None, typer.Option(help="With --observe: the run's warm-up in steps.")] = None,
+    known: Annotated[
+        bool, typer.Option("--known", help="Known sizes, by published constants or one fit: over- or undertrained?")
+    ] = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Loss of a run that has not been made.
+    """Loss of a run that has not been made, or that is running.
 
-    Example: scaling-sim forecast fit.nc -N 1e9 -D 2e10
+    Example: scaling-sim forecast fit.nc -N 1e9 -D 2e10; scaling-sim forecast fit.nc -N 1e9 -B 5e5 -S 1e5 --observe
+    log.csv --target 2.6
     """
     import scaling_sim as ss
 
+    if known:
+        _known(None if fit_file is None and constants is None else [_fit_or_constants(fit_file, constants)], as_json)
+        return
     if n is None:
         raise ConfigError("forecast needs the model's size: -N 1e9")
-    asked = {"D": d, "tokens": tokens, "B": batch, "S": steps}
-    prediction = ss.forecast(_fit_or_constants(fit_file, constants), N=n, seed=seed, **_given(asked))
-    _predicted(prediction, as_json)
+    fit, asked = _fit_or_constants(fit_file, constants), {"D": d, "tokens": tokens, "B": batch, "S": steps}
+    watched = {"target": target, "warmup": warmup}
+    if observe is not None:
+        if reaches is not None:
+            raise ConfigError("--reaches asks about a run that has not begun; with --observe give --target")
+        _predicted(_observed(fit, observe, n, seed, **asked, **watched), as_json)
+        return
+    if _given(watched):
+        raise ConfigError("--target and --warmup go with --observe; --reaches asks when a loss is reached")
+    when = None if reaches is None else ss.efficiency(fit, reaches, n, B=batch, seed=seed)
+    if when is not None and not set(_given(asked)) - {"B"}:
+        _predicted(when, as_json)
+        return
+    facts = ss.forecast(fit, N=n, overfit=overfit, seed=seed, **_given(asked)).to_json()
+    facts |= {} if when is None else {"reaches": _own(when.to_json(), facts)}
+    _show(facts, as_json, lambda: _lines(facts))
+    _exit_unless(facts["converged"] is not False)
+
+
+@app.command()
+def recipes(
+    base: Annotated[Path, typer.Argument(metavar="BASE", help="Fit of the base recipe, or its runs with --law.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Fit of the other recipe, or its runs.")],
+    law: Annotated[str | None, typer.Option(help="With runs: the law to fit to both.")] = None,
+    columns: Columns = None,
+    compute: Annotated[
+        list[float] | None, typer.Option("-C", "--compute", help="FLOP spent with the base; repeated.")
+    ] = None,
+    loss: Annotated[list[float] | None, typer.Option(help="Loss that both should reach; repeated.")] = None,
+    n: Annotated[float | None, typer.Option("-N", "--N", help="Runs of this size, not the optimal one.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare two recipes: how much compute is one worth in units of the other, and is it better?
+
+    Example: scaling-sim recipes old.nc new.nc -C 1e21; scaling-sim recipes old.csv new.csv --law chinchilla --loss 2.5
+    """
+    import scaling_sim as ss
+
+    pair = [_load(path) if law is None else ss.fit(_read(path, columns), law=law, seed=seed) for path in (base, recipe)]
+    answer = ss.compare_recipes(*pair, compute=compute or None, loss=loss or None, N=n, seed=seed)
+    facts = answer.to_json()
+    _show(facts, as_json, lambda: str(answer))
+    _exit_unless(facts["converged"] is not False)
 
 
 @app.command()
@@ -319,31 +374,91 @@ def allocate(
     compute: Annotated[float | None, typer.Option("-C", "--compute", help="Budget in FLOP.")] = None,
     pf_days: Annotated[float | None, typer.Option(help="Budget in PF-days.")] = None,
     gpu_hours: Annotated[float | None, typer.Option(help="Budget in GPU-hours; needs --flops-per-second.")] = None,
-    flops_per_second: Annotated[float | None, typer.Option(help="Sustained FLOP/s of one GPU.")] = None,
-    utilisation: Annotated[float | None, typer.Option(help="Share of --flops-per-second sustained, 0 to 1.")] = None,
     money: Annotated[float | None, typer.Option(help="Budget in money; needs --price-per-gpu-hour.")] = None,
     price_per_gpu_hour: Annotated[float | None, typer.Option(help="In the unit of --money.")] = None,
+    hours: Annotated[
+        float | None, typer.Option(help="Deadline: a budget with --num-gpus and --flops-per-second, else a bound.")
+    ] = None,
+    num_gpus: Annotated[float | None, typer.Option(help="GPUs, for --hours, --gpu-memory and the time.")] = None,
+    flops_per_second: Annotated[float | None, typer.Option(help="Sustained FLOP/s of one GPU.")] = None,
+    utilisation: Annotated[float | None, typer.Option(help="Share of --flops-per-second sustained, 0 to 1.")] = None,
+    step_seconds: Annotated[
+        float | None, typer.Option(help="Least time of a step: with --hours it bounds S and sets B.")
+    ] = None,
     batch: Annotated[str, typer.Option(help="`critical`, or tokens per step.")] = "critical",
-    seed: NoSeed = 0,
+    method: Annotated[str, typer.Option(help="N* by the `law`, by `isoflop` minima or the `envelope`.")] = "law",
+    max_n: Annotated[float | None, typer.Option("--max-n", help="The largest model that can be served.")] = None,
+    unique_tokens: Annotated[float | None, typer.Option(help="Fresh tokens that exist.")] = None,
+    gpu_memory: Annotated[float | None, typer.Option(help="Bytes of one GPU; bounds N.")] = None,
+    bytes_per_parameter: Annotated[
+        float | None, typer.Option(help="With --gpu-memory.  [default: 16, mixed-precision AdamW]")
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE of the shape to build, repeated: d_head, aspect, n_ctx, vocab_size, count."),
+    ] = None,
+    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Compute-optimal N, D, B, S and loss for a budget.
+    """Compute-optimal N, D, B, S and loss for a budget, and the nearest shape that can be built.
 
-    Example: scaling-sim allocate fit.nc --compute 5.76e23
+    Example: scaling-sim allocate fit.nc --compute 5.76e23 --shape d_head=128
     """
     import scaling_sim as ss
 
-    budget = {
+    asked = {
         "compute": compute,
         "pf_days": pf_days,
         "gpu_hours": gpu_hours,
-        "flops_per_second": flops_per_second,
-        "utilisation": utilisation,
         "money": money,
         "price_per_gpu_hour": price_per_gpu_hour,
+        "hours": hours,
+        "num_gpus": num_gpus,
+        "flops_per_second": flops_per_second,
+        "utilisation": utilisation,
+        "step_seconds": step_seconds,
+        "max_N": max_n,
+        "unique_tokens": unique_tokens,
+        "gpu_memory": gpu_memory,
+        "bytes_per_parameter": bytes_per_parameter,
     }
     size = batch if batch == "critical" else _number("--batch", batch)
-    _predicted(ss.allocate(_fit_or_constants(fit_file, constants), batch=size, **_given(budget)), as_json)
+    source = _fit_or_constants(fit_file, constants)
+    plan = ss.allocate(source, batch=size, method=method, seed=seed, **_given(asked))
+    facts = plan.to_json()
+    if "N_within_1_percent_parameters" in facts:
+        facts["buildable"] = ss.buildable(plan, **_shape_options(shape or [])).to_json()
+    _show(facts, as_json, lambda: _lines({k: v for k, v in facts.items() if k != "definitions"}))
+    _exit_unless(facts.get("converged", True) is not False)
+
+
+@app.command()
+def definitions(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUNS", help="Study folder, CSV, Parquet or JSONL; - for CSV on stdin.")
+    ],
+    columns: Columns = None,
+    where: Where = None,
+    count: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=COLUMN, repeated: N_non_embedding, N_head, N_total, C_exact, seconds, or the shape's."),
+    ] = None,
+    compute: Annotated[
+        list[float] | None,
+        typer.Option("-C", "--compute", help="Budget in FLOP, repeated.  [the largest run]"),
+    ] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """The best size and its exponent under every definition of N and C that the runs allow.
+
+    Example: scaling-sim definitions runs.csv --columns "N=params,loss=loss" --count N_non_embedding=N_no_embed
+    """
+    import scaling_sim as ss
+
+    table = _read(source, columns, where)
+    found = ss.compare_definitions(table, compute or None, columns=_pairs("--count", count or []), seed=seed)
+    _show(found.to_json(), as_json, lambda: str(found))
 
 
 @app.command()
@@ -368,22 +483,124 @@ def crossover(
 @app.command()
 def design(
     fit_file: FitFile = None,
+    budget: Annotated[float | None, typer.Option(help="FLOP to spend on the next runs.")] = None,
     compute: Annotated[
         float | None, typer.Option("-C", "--compute", help="The target: N* at this budget, FLOP.")
     ] = None,
-    budget: Annotated[float | None, typer.Option(help="FLOP to spend on the next runs.")] = None,
+    n: Annotated[float | None, typer.Option("-N", "--N", help="The target: the loss of a run of this size.")] = None,
+    d: Annotated[float | None, typer.Option("-D", "--D", help="Unique tokens of that run.")] = None,
+    tokens: Annotated[float | None, typer.Option(help="Tokens that it processes.")] = None,
+    batch: Annotated[float | None, typer.Option("-B", "--batch", help="Its tokens per step.")] = None,
+    steps: Annotated[float | None, typer.Option("-S", "--steps", help="Its parameter updates.")] = None,
+    crossover: Annotated[bool, typer.Option("--crossover", help="The target: C* of a kaplan fit.")] = False,
+    size: Annotated[list[float] | None, typer.Option(help="A model that can be built, parameters; repeated.")] = None,
+    largest_run: Annotated[float | None, typer.Option(help="FLOP of the dearest single run.")] = None,
+    run_batch: Annotated[float | None, typer.Option(help="Tokens per step of the next runs.")] = None,
+    max_tokens: Annotated[float | None, typer.Option(help="Unique tokens that there are.")] = None,
+    max_runs: Annotated[int, typer.Option(help="Most runs, copies included.")] = 24,
+    misfit: Annotated[bool, typer.Option(help="Reckon with a law that is wrong by as much as its runs show.")] = True,
+    export: Annotated[
+        Path | None, typer.Option(help="Write the runs: .csv (for `execute`), .slurm, or .toml (for `sweep`).")
+    ] = None,
+    command: Annotated[
+        str | None, typer.Option(help="For .slurm: your training command, 'python train.py --params {N}'.")
+    ] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw which runs, where: .svg or .png.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Which runs to make next so that N* at a budget, the loss of a run, or C* becomes surer.
+
+    Example: scaling-sim design fit.nc --compute 1e22 --budget 1e20 --export plan.csv
+    """
+    import scaling_sim as ss
+    from scaling_sim.study.export_runs import export_runs
+
+    if budget is None:
+        raise ConfigError("design needs --budget, the FLOP to spend on the next runs")
+    run = _given({"N": n, "D": d, "tokens": tokens, "B": batch, "S": steps})
+    limits = ss.Constraints(sizes=size, largest_run=largest_run, batch=run_batch, max_tokens=max_tokens)
+    fit_read = _load(fit_file)
+    plan = ss.design(
+        fit_read,
+        _design_target(compute, run, crossover),
+        budget=budget,
+        constraints=limits,
+        misfit=misfit,
+        max_runs=max_runs,
+        seed=seed,
+    )
+    if export is not None:
+        given = None if run_batch is None else round(run_batch)
+        for path in export_runs(plan.runs(), export, command=command, batch_tokens=given):
+            _say(f"runs in {path}")
+    if figure is not None:
+        _draw_design(plan, fit_read, figure)
+    _predicted(plan, as_json)
+
+
+def _draw_design(plan: Any, fit: Posterior, path: Path) -> None:
+    from scaling_sim.report import ReportData
+    from scaling_sim.report.figures import figure_design, to_png, to_svg
+
+    if path.suffix not in (".svg", ".png"):
+        raise ConfigError(f"--figure writes .svg or .png, got {path.name!r}")
+    drawn = figure_design(ReportData(title="", runs=fit.runs, design=plan))
+    path.write_bytes(to_png(drawn, 150.0) if path.suffix == ".png" else to_svg(drawn).encode())
+    _say(f"figure in {path}")
+
+
+def _design_target(compute: float | None, run: dict[str, Any], crossover: bool) -> Any:
+    from scaling_sim.predict.targets import best_size, crossing, loss_of
+
+    if sum((compute is not None, bool(run), crossover)) != 1:
+        raise ConfigError("design needs one target: --compute C; -N with --tokens, -D or -B and -S; or --crossover")
+    if compute is not None:
+        return best_size(compute)
+    if run and "N" not in run:
+        raise ConfigError("the run whose loss is the target needs its size: -N 1e9")
+    return loss_of(**run) if run else crossing()
+
+
+@app.command()
+def execute(
+    plan: Annotated[Path, typer.Argument(help="A plan written by `scaling-sim design --export plan.csv`.")],
+    command: Annotated[
+        str | None,
+        typer.Option(help="Your training command with {N}, {tokens}, {B}, {S}, {seed}, {run}, {folder}; no shell."),
+    ] = None,
+    pattern: Annotated[
+        str | None, typer.Option(help=r"Of a log line: 'step (?P<step>\d+) loss (?P<loss>\S+)'; one group is the loss.")
+    ] = None,
+    json_keys: Annotated[str | None, typer.Option(help="Of JSON lines: loss=eval.loss,step=step.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder; the same command again resumes.")] = Path("next-runs"),
+    workers: Annotated[int, typer.Option(help="Runs at once.")] = 1,
+    timeout_seconds: Annotated[float | None, typer.Option(help="After which a run is ended as failed.")] = None,
     seed: NoSeed = 0,
     as_json: Json = False,
 ) -> None:
-    """Which runs to make next so that N* at a budget becomes surer.
+    """Make planned runs with your own training command and read their losses into one table.
 
-    Example: scaling-sim design fit.nc --compute 1e22 --budget 1e20
+    Without --command the logs are read that a queue's tasks left (`design --export plan.slurm`).
+
+    Example: scaling-sim execute plan.csv --command "python train.py --params {N}" --json-keys loss=val_loss
     """
-    import scaling_sim as ss
+    from scaling_sim.study.external import execute as make
+    from scaling_sim.study.external import read_plan
+    from scaling_sim.study.logs import LogFormat
 
-    if compute is None or budget is None:
-        raise ConfigError("design needs the target --compute and the --budget of the next runs, both in FLOP")
-    _predicted(ss.design(_fit_or_constants(fit_file, None), compute=compute, budget=budget), as_json)
+    with _resumable():
+        made = make(
+            read_plan(plan),
+            command,
+            LogFormat.of(pattern, json_keys),
+            out,
+            workers=workers,
+            timeout_seconds=timeout_seconds,
+            say=_say,
+        )
+    facts = made.to_json()
+    _show(facts, as_json, lambda: _lines(facts))
 
 
 # ------------------------------------------------------------------------------------------------ report, backends
@@ -545,6 +762,26 @@ def _load(path: Path | None) -> Posterior:
     return fit
 
 
+def _known(fits: list[Any] | None, as_json: bool) -> None:
+    import scaling_sim as ss
+
+    table = ss.known_sizes(fits)
+    _show(table.to_json(), as_json, lambda: str(table))
+
+
+def _observed(fit: Any, curve: Path, n: float, seed: int, **asked: float | None) -> Any:
+    import scaling_sim as ss
+
+    if asked.pop("D") is not None:
+        raise ConfigError("--observe watches one pass over fresh data; leave out -D")
+    return ss.observe(fit, curve, n, seed=seed, **_given(asked))
+
+
+def _own(facts: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """What these facts say beyond the opening that both share."""
+    return {key: value for key, value in facts.items() if key not in others or key == "notes"}
+
+
 def _truth(law: str | None, pairs: list[str], constants: str | None, fit_file: Path | None) -> Any:
     """What `simulate` draws from; exactly one of a law with parameters, published constants and a saved fit."""
     import scaling_sim as ss
@@ -566,6 +803,25 @@ def _number(option: str, text: str) -> float:
         return float(text)
     except ValueError:
         raise ConfigError(f"{option} must be a number, got {text!r}") from None
+
+
+def _pairs(option: str, texts: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"{option} must read NAME=VALUE, got {text!r}")
+        pairs[name.strip()] = value.strip()
+    return pairs
+
+
+def _shape_options(texts: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = dict(_pairs("--shape", texts))
+    kinds = {"d_head": int, "n_ctx": int, "vocab_size": int, "aspect": float}
+    return {
+        name: kinds[name](_number(f"--shape {name}", value)) if name in kinds else value
+        for name, value in found.items()
+    }
 
 
 def _given(options: Mapping[str, float | None]) -> dict[str, Any]:

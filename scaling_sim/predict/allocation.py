@@ -35,11 +35,11 @@ UNITS = {
     "S_min": "steps",
     "B_crit": "tokens",
     "tokens": "processed",
-    "epochs": "passes",
+    "epochs": "",
     "time": "seconds",
-    "gpus": "count",
+    "gpus": "",
 }
-"""Unit of each quantity of an allocation; JSON keys are ``name_unit``."""
+"""Unit of each quantity of an allocation; JSON keys are ``name_unit``, or the name of a mere number."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class Allocation:
             "compute_flop": float(self.compute[0]),
             "compute_pf_days": float(self.compute[0] / PF_DAY),
         }
-        answer |= {f"{name}_{UNITS[name]}": self.quantity(name).to_json() for name in self.draws}
+        answer |= {f"{name}_{UNITS[name]}".rstrip("_"): self.quantity(name).to_json() for name in self.draws}
         if self.plan is not None and not isinstance(self.plan, PowerPlan):
             low, high = self.valley()
             answer["N_within_1_percent_parameters"] = {"low": low.to_json(), "high": high.to_json()}

@@ -14,6 +14,8 @@ from scaling_sim.model.shape import Shape
 from scaling_sim.predict.allocation import Allocation
 from scaling_sim.predict.quantity import Quantity
 
+NEAR = 0.03
+"""Of |ln N/N*|: shapes this near count as equally near, since the valley is flat; the nearest aspect is taken."""
 SPREAD = 1.5
 """Aspects between wanted/1.5 and wanted·1.5 count as equal: Kaplan et al. 2020 (fig. 5) found under 1.5 % of the loss
 between aspects of 10 and 300."""
@@ -32,7 +34,7 @@ class Family:
     """
 
     d_head: int = 64
-    aspect: float = 64.0
+    aspect: float = 100.0
     n_ctx: int = 2048
     vocab_size: int = 50257
     count: str = "non-embedding"
@@ -142,7 +144,9 @@ def buildable(allocation: Allocation, **family: Any) -> Buildable:
             f"the smallest shape with heads of {kind.d_head} and an aspect of {kind.aspect:g} has {least:.3g} "
             f"parameters, at most {most:.3g} are allowed; make d_head smaller"
         )
-    N, shape = min(allowed, key=lambda pair: (abs(np.log(pair[0] / wanted)), pair[1].n_layer))
+    away = [abs(float(np.log(N / wanted))) for N, _ in allowed]
+    near = [pair for pair, distance in zip(allowed, away, strict=True) if distance <= max(NEAR, min(away))]
+    N, shape = min(near, key=lambda pair: abs(np.log(pair[1].d_model / pair[1].n_layer / kind.aspect)))
     regret = allocation.penalty(N)
     rounding = regret.draws - allocation.penalty(wanted).draws
     return Buildable(shape, N, wanted, Quantity("penalty", rounding, "nats"), regret, kind)

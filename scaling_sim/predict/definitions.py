@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 LAW = "chinchilla"
+EXPONENT_PLACES = 12
 WIDE = 60.0
 """Of ln n, either side of the sizes trained, within which optima are sought."""
 
@@ -215,11 +216,11 @@ class _Optimum:
         low = np.full((len(self.p["alpha"]), np.size(log_cost)), self.bracket[0])
         return bracketed_root(lambda u: self.log_cost(u) - log_cost, low, low - self.bracket[0] + self.bracket[1])
 
-    def exponent(self, cost: Array) -> Array:
-        """Slope of ln N* on ln cost between the ends of ``cost``, (n_draws,)."""
-        ends = np.log([cost.min(), cost.max()])
-        log_N = self.size.log(self.at(ends))
-        return np.asarray((log_N[:, 1] - log_N[:, 0]) / (ends[1] - ends[0]))
+    def exponent(self, cost: Array, counted: Curve) -> Array:
+        """Slope of ln N* on ln cost, (n_draws,): least squares over log-spaced costs, as Pearce & Song have it."""
+        x = np.linspace(np.log(cost.min()), np.log(cost.max()), EXPONENT_PLACES)
+        log_N = counted.log(self.at(x))
+        return np.asarray(log_N @ (x - x.mean()) / np.sum((x - x.mean()) ** 2))
 
 
 def _row(counting: Counting, optimum: _Optimum, means: tuple[Array, Array], rows: NDArray[np.bool_]) -> Row:
@@ -230,7 +231,7 @@ def _row(counting: Counting, optimum: _Optimum, means: tuple[Array, Array], rows
         counting.name,
         counting.words,
         counting.unit,
-        Quantity("exponent", optimum.exponent(counting.cost[rows])),
+        Quantity("exponent", optimum.exponent(counting.cost[rows], optimum.size)),
         np.exp(optimum.size.log(log_n)),
         np.exp(log_cost),
         np.exp(log_n),
@@ -252,10 +253,7 @@ def _mapping(
     if not omega > 0:
         return None, None
     seen = replace(total, size=Curve(np.array([1.0, omega]), np.array([1.0, 1 / 3])), per_token=Curve.proportional(6.0))
-    cost = 6 * n * tokens
-    ends = np.log([cost.min(), cost.max()])
-    log_n = seen.at(ends)
-    return omega, Quantity("exponent", (log_n[:, 1] - log_n[:, 0]) / (ends[1] - ends[0]))
+    return omega, Quantity("exponent", seen.exponent(6 * n * tokens, Curve.proportional()))
 
 
 def _usable(found: Mapping[str, Counting]) -> NDArray[np.bool_]:
