@@ -38,8 +38,8 @@ Array = NDArray[np.float64]
 
 CUTS = (3, 10, 30)
 MIN_RUNS = 8
-LENGTHS, EXPONENT_SDS = ((7.0, 3.5), (10.0, 5.0), (14.0, 7.0)), (0.2, 0.3, 0.5)
-AMPLITUDES, GROWTHS = ((0.015, 0.7), (0.03, 0.7), (0.045, 0.7)), ((0.0, 0.01), (0.03, 0.05), (0.05, 0.1))
+LENGTHS, EXPONENT_SDS = ((7.0, 3.5), (10.0, 5.0), (14.0, 7.0)), (0.2, 0.3)
+AMPLITUDES, GROWTHS = ((0.02, 1.0), (0.04, 1.0), (0.04, 0.7)), ((0.0, 0.01), (0.03, 0.05), (0.05, 0.1))
 CANDIDATES = [Scheme(a, b, c, d) for a in LENGTHS for b in AMPLITUDES for c in GROWTHS for d in EXPONENT_SDS]
 GADRE_LOSSES = {
     "c4": "loss_c4_val",

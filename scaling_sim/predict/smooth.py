@@ -27,9 +27,9 @@ class Scheme:
     exponent_sd : prior sd of log α and log β where a floor trades off with them, narrower than that of a fit
     """
 
-    lengths: tuple[float, float] = (8.0, 4.0)
-    amplitude: tuple[float, float] = (0.02, 0.7)
-    growth: tuple[float, float] = (0.05, 0.1)
+    lengths: tuple[float, float] = (10.0, 5.0)
+    amplitude: tuple[float, float] = (0.04, 1.0)
+    growth: tuple[float, float] = (0.03, 0.05)
     exponent_sd: float = 0.3
 
     def where(self, C: Array, N: Array) -> Array:
