@@ -17,23 +17,32 @@ from scaling_sim.engine.cohort import Cohort
 from scaling_sim_cupy.compiler import Kernels, num_blocks
 from scaling_sim_cupy.dropout import DropoutKeys
 from scaling_sim_cupy.layout import Layout
+from scaling_sim_cupy.limits import MOST_CTAS
 from scaling_sim_cupy.optimizer import Schedule
 from scaling_sim_cupy.parameters import Array
 
 KINDS = ("params", "adam_m", "adam_v")
 
+SEQUENCES_PER_CTA = 4
+"""At least, where there is a choice: gradient sums of every CTA are read again."""
+
 
 def ctas_per_member(num_members: int, num_sequences: int, slots: int) -> int:
     """G: into how many CTAs a member's sequences are split.
 
-    The CTAs of all members run in waves of ``slots``; the G with the fewest sequences in a row is chosen, the smallest
-    one of equals, since each CTA has a gradient buffer that must be added up.
+    The CTAs of all members run in waves of ``slots``; a G with the fewest sequences in a row is chosen. Of equals, the
+    largest that leaves a CTA `SEQUENCES_PER_CTA`: CTAs of one member are neighbours, so that the more there are, the
+    fewer members run at a time, and their weights stay in the second-level cache. Each CTA has buffers of its own, so
+    that there are at most `MOST_CTAS`.
     """
 
     def in_a_row(num_ctas: int) -> int:
         return math.ceil(num_members * num_ctas / slots) * math.ceil(num_sequences / num_ctas)
 
-    return min(range(1, num_sequences + 1), key=lambda num_ctas: (in_a_row(num_ctas), num_ctas))
+    most = max(1, min(num_sequences, MOST_CTAS // num_members))
+    fewest = min(map(in_a_row, range(1, most + 1)))
+    equals = [number for number in range(1, most + 1) if in_a_row(number) == fewest]
+    return max((one for one in equals if one * SEQUENCES_PER_CTA <= num_sequences), default=equals[0])
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,10 @@ class Engine:
         if self.num_members:
             arguments = (self.flat["params"], self.packed_MP, tables.forward, tables.backward)
             self.kernels.parameters("pack", self.num_members, arguments)
+
+    def reserve(self, batch: Batch) -> None:
+        """Take the memory that the batch's updates need; none may be taken while a graph is captured."""
+        self._buffers_for(batch.starts_KMB.shape[2])
 
     def gradients(self, tokens: Array, batch: Batch) -> None:
         """Queue losses and gradients of the batch's next update; moves its ``step`` on."""
@@ -130,7 +143,7 @@ class Engine:
                 num_ctas: (
                     cupy.empty((*shape, self.layout.results_size), np.float32),
                     cupy.empty(shape, np.float64),
-                    cupy.empty((*shape, max(16, self.layout.kept_bytes)), np.uint8),
+                    cupy.empty((*shape, self.layout.kept_bytes), np.uint8),
                 )
             }
         return num_ctas, self._buffers[num_ctas]

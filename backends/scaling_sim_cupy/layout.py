@@ -3,8 +3,8 @@
 Three orders of one member's numbers exist on the device:
 
 * flat: canonical names one after another (`Shape.parameter_shapes`), unpadded; weights, moments and gradient;
-* packed operands: each matrix as the tensor cores read it, in 16×16 blocks of eight neighbouring elements per lane, once
-  for products with it and once for products with its transpose; the head's matrix likewise;
+* packed operands: each matrix as the tensor cores read it, in 16×16 blocks of eight neighbouring elements per lane,
+  once for products with it and once for products with its transpose; the head's matrix likewise;
 * packed results: gradients as the tensor cores leave them, in 16×16 blocks of two tiles of four elements per lane.
 
 All widths are rounded up to 16 (that of each attention head for itself); what is added stays zero.
@@ -31,8 +31,9 @@ SUMS = ("ln1_gain", "ln1_bias", "ln2_gain", "ln2_bias")
 REGISTER_FILE = 65536
 """Registers of a multiprocessor."""
 
-REGISTERS = {False: 128, True: 168}
-"""Per thread, at which bfloat16 and float32 (True) run best; more CTAs hide more latency, fewer registers spill."""
+WIDEST_SHARED = {False: 32, True: 16}
+"""Widest model of which two CTAs share a multiprocessor, in bfloat16 and float32 (True): wider ones need more than 128
+registers per thread, and run faster alone than spilling (measured; benchmarks/reports/cupy_h200_2026-11.md)."""
 
 SHARED_PER_MULTIPROCESSOR, SHARED_RESERVED = 233472, 1024
 """Bytes of shared memory of a multiprocessor (9.0), and of what each CTA takes besides its own."""
@@ -151,8 +152,9 @@ class Layout:
 
     @property
     def kept_bytes(self) -> int:
-        """Device memory in which one CTA keeps what its backward pass needs."""
-        return self.shape.n_layer * self._kept_per_lane * self.num_threads
+        """Device memory of one CTA: what its backward pass needs, and the residual stream at one place."""
+        parked = 16 * self.widths["D"] // 8
+        return (self.shape.n_layer * self._kept_per_lane + parked) * self.num_threads
 
     @property
     def shared_bytes(self) -> int:
@@ -160,23 +162,25 @@ class Layout:
         d, u, f, v, t = (self.widths[name] for name in "DUFVT")
         warps, chunk_f, chunk_v = t // 16, _widest(f, 64), _widest(v, 128)
         work = max(3 * u + 8, 2 * (chunk_f + 8), chunk_v + 8)
-        floats = warps * (4 * self.shape.n_layer + 2) * d + 2 * self.shape.n_head * t + t
+        sums = warps * (4 * self.shape.n_layer + 2) * d
+        floats = sums + 2 * self.shape.n_head * t + t
         return ceil16(8 * warps + 4 * floats) + self.operand_bytes * t * (2 * (max(d, u) + 8) + work)
 
     @property
     def resident(self) -> int:
-        """CTAs that share a multiprocessor: as many as its shared memory holds with `REGISTERS` per thread."""
-        by_registers = REGISTER_FILE // (self.num_threads * REGISTERS[bool(self.exact)])
+        """CTAs that share a multiprocessor: as many as its shared memory and registers hold."""
+        wide = self.widths["D"] > WIDEST_SHARED[bool(self.exact)]
+        by_registers = REGISTER_FILE // (self.num_threads * (256 if wide else 128))
         by_memory = SHARED_PER_MULTIPROCESSOR // (self.shared_bytes + SHARED_RESERVED)
         return max(1, min(by_registers, by_memory))
 
-    def macros(self) -> dict[str, str | int]:
+    def macros(self) -> dict[str, int]:
         """What the sources are compiled with, besides the type of tokens, dropout and residency."""
         shape = self.shape
         sizes = {
             "N_LAYER": shape.n_layer, "D_MODEL": shape.d_model, "N_HEAD": shape.n_head, "N_CTX": shape.n_ctx,
             "N_VOCAB": shape.vocab_size, "D_FF": shape.d_ff, "EXACT": self.exact,
-            "SHARED_BYTES": self.shared_bytes, "KEPT_BYTES": self._kept_per_lane,
+            "SHARED_BYTES": self.shared_bytes, "KEPT_BYTES": self.kept_bytes,
         }  # fmt: skip
         at = parameter_offsets(shape)
         places = {
@@ -201,14 +205,13 @@ class Layout:
                 pieces[name][layer] = layer * at["LAYER"] + at[place] + self._result(name, rows, columns)
         d = self.widths["D"]
         for name, place in (("token_embedding", "HEAD"), ("position_embedding", "POSITION")):
-            rows, columns = np.indices(pieces[name].shape, np.int32)
+            rows, columns = _indices(pieces[name].shape)
             pieces[name][...] = at[place] + result_position(rows, columns, d)
         for number, name in enumerate(SUMS):
-            layer, column = np.indices(pieces[name].shape, np.int32)
-            pieces[name][...] = at["VECTORS"] + (4 * layer + number) * d + column
-        for number, name in enumerate(("ln_f_gain", "ln_f_bias")):
-            begin = at["VECTORS"] + (4 * self.shape.n_layer + number) * d
-            pieces[name][...] = begin + np.arange(self.shape.d_model)
+            layers, columns = _indices(pieces[name].shape)
+            pieces[name][...] = at["VECTORS"] + (4 * layers + number) * d + columns
+        for number, name in enumerate(("ln_f_gain", "ln_f_bias"), start=4 * self.shape.n_layer):
+            pieces[name][...] = at["VECTORS"] + number * d + np.arange(self.shape.d_model)
         return flat
 
     def operand_positions(self) -> tuple[Positions, Positions]:
@@ -222,7 +225,7 @@ class Layout:
                 begin = layer * at["LAYER"]
                 onward[name][layer] = begin + at[place] + operand_position(columns, rows, into)
                 back[name][layer] = begin + at[f"{place}_T"] + operand_position(rows, columns, out)
-        token, column = np.indices(onward["token_embedding"].shape, np.int32)
+        token, column = _indices(onward["token_embedding"].shape)
         onward["token_embedding"][...] = at["HEAD"] + operand_position(column, token, self.widths["D"])
         back["token_embedding"][...] = at["HEAD_T"] + operand_position(token, column, self.widths["V"])
         return forward, backward
@@ -235,7 +238,7 @@ class Layout:
 
     def _padded(self, name: str) -> tuple[Positions, Positions]:
         """Padded row and column of every element of a layer's matrix."""
-        rows, columns = np.indices(self.shape.parameter_shapes()[name][1:], np.int32)
+        rows, columns = _indices(self.shape.parameter_shapes()[name][1:])
         if name == "qkv":
             rows = self._padded_heads(rows % self.shape.d_model) + rows // self.shape.d_model * self.widths["U"]
         if name == "attn_out":
@@ -245,6 +248,12 @@ class Layout:
     def _padded_heads(self, column: Positions) -> Positions:
         head = self.shape.d_head
         return column // head * self.widths["C"] + column % head
+
+
+def _indices(shape: tuple[int, ...]) -> tuple[Positions, Positions]:
+    """Row and column of every element of a matrix."""
+    rows, columns = np.ix_(*(np.arange(size, dtype=np.int32) for size in shape))
+    return rows, columns
 
 
 def _widest(width: int, limit: int) -> int:

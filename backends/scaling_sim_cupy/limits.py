@@ -22,6 +22,9 @@ MAX_SHARED_BYTES = 232448
 USABLE_SHARE = 0.8
 """Of the card's memory; the rest is left to the CUDA context, the tokens and the gaps of the memory pool."""
 
+MOST_CTAS = 8 * 132
+"""CTAs of one launch, unless there are more members: 8 per multiprocessor of a card of today."""
+
 COPIES_OF_PARAMETERS = 4
 """Weights, two moments, gradient."""
 
@@ -56,16 +59,12 @@ def required_bytes(cohort: Cohort, layout: Layout) -> int:
     """Upper estimate of what one update of the whole cohort holds at once.
 
     Per member four copies of its parameters and its packed operands; per CTA (at most one per sequence, and no more
-    than the card runs at a time or one per member) packed results and what the backward pass needs.
+    than `MOST_CTAS` or one per member) packed results and what the backward pass needs.
     """
     num_members = len(cohort.members)
     per_member = 4 * COPIES_OF_PARAMETERS * layout.num_parameters + layout.operand_bytes * layout.packed_size
-    num_ctas = min(num_members * cohort.batch_sequences, max(2 * num_members, MOST_CTAS))
+    num_ctas = min(num_members * cohort.batch_sequences, max(num_members, MOST_CTAS))
     return num_members * per_member + num_ctas * (4 * layout.results_size + layout.kept_bytes)
-
-
-MOST_CTAS = 132 * 8
-"""CTAs that a card of today runs at a time, 8 to a multiprocessor."""
 
 
 def why_too_large(cohort: Cohort, layout: Layout, total_bytes: int, device: str) -> str | None:

@@ -20,6 +20,7 @@
 #define __global__
 #define __shared__ static
 #define __forceinline__ inline
+#define __noinline__
 #define __align__(n) alignas(n)
 #define __launch_bounds__(...)
 #define EMULATED
@@ -39,7 +40,7 @@ struct Thread {
     ucontext_t context;  // where it begins; afterwards it is switched to and from by jumps, which cost no system call
     jmp_buf place;
     std::vector<char> stack;
-    bool begun, waits_for_cta, finished;
+    bool begun = false, waits_for_cta = false, finished = false;
 };
 
 // What the lanes of a warp hand to each other; two turns, since a quick lane may be one ahead of a slow one.
@@ -60,9 +61,11 @@ static void leave() {
 }
 
 static void body() {
-    kernel();
-    threads[current].finished = true;
-    leave();
+    for (;;) {  // one CTA after the other
+        kernel();
+        threads[current].finished = true;
+        leave();
+    }
 }
 
 static void enter(int next) {
@@ -88,9 +91,8 @@ static void run_warp(int warp) {
     }
 }
 
-static void begin(Thread& thread) {
+static void make(Thread& thread) {
     thread.stack.resize(1 << 18);
-    thread.begun = thread.waits_for_cta = thread.finished = false;
     getcontext(&thread.context);
     thread.context.uc_stack.ss_sp = thread.stack.data();
     thread.context.uc_stack.ss_size = thread.stack.size();
@@ -100,9 +102,12 @@ static void begin(Thread& thread) {
 
 static void run_cta(int num_threads) {
     const int num_warps = num_threads / 32;
-    threads.resize(num_threads);
+    if ((int)threads.size() != num_threads) {
+        threads.assign(num_threads, Thread{});
+        for (Thread& thread : threads) make(thread);
+    }
     warps.assign(num_warps, Warp{});
-    for (Thread& thread : threads) begin(thread);
+    for (Thread& thread : threads) thread.waits_for_cta = thread.finished = false;
     for (int round = 0;; ++round) {
         for (int i = 0; i < num_warps; ++i) run_warp(round % 2 ? num_warps - 1 - i : (i + round) % num_warps);
         int waiting = 0, finished = 0;
@@ -190,6 +195,10 @@ static T __shfl_xor_sync(unsigned int mask, T value, int apart) {
 
 template <typename T>
 static T __ldg(const T* place) { return *place; }
+template <typename T>
+static T __ldcs(const T* place) { return *place; }
+template <typename T>
+static void __stcs(T* place, T value) { *place = value; }
 static float __uint_as_float(unsigned int word) { float x; memcpy(&x, &word, 4); return x; }
 static unsigned int __umulhi(unsigned int a, unsigned int b) { return (uint64_t)a * b >> 32; }
 static float rsqrtf(float x) { return 1.f / sqrtf(x); }

@@ -242,11 +242,11 @@ class TestOnTheCard(OnACard):
         shape = Shape(n_layer=n_layer, d_model=d_model, n_head=n_head, n_ctx=128)
         cohort = msgspec.structs.replace(DROPOUT.cohort, shape=shape)
         tokens = np.random.default_rng(0).integers(0, 256, 5000).astype(np.uint8)
-        starts = np.random.default_rng(1).integers(0, 4800, (3, 3, 4))
+        starts = np.random.default_rng(1).integers(0, 4800, (1, 3, 4))
         states = []
         for tensor_cores in (True, False):
             trainer = CupyBackend(tensor_cores).start(cohort, {"train": tokens})
-            losses = trainer.advance(0, starts, np.full((3, 3), 1e-3))
+            losses = trainer.advance(0, starts, np.full((1, 3), 1e-3))
             states.append(trainer.state() | {"losses": losses})
         np.testing.assert_allclose(states[0]["losses"], states[1]["losses"], atol=2e-6)
         for name in shape.parameter_shapes():

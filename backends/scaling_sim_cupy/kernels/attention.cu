@@ -55,7 +55,7 @@ __device__ __forceinline__ void attend(A (&mixed)[CP / 16], float (&norms)[2], c
     load_rows(q, queries + 16 * warp_id() * QKV_STRIDE, QKV_STRIDE);
     Tile out[CP / 8];
     clear(out);
-    float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
+    float top[2] = {-infinity(), -infinity()}, sum[2] = {0, 0};
     for (int block = 0; block <= warp_id(); ++block) {
         Tile s[2];
         scores(s, q, keys + 16 * block * QKV_STRIDE, QKV_STRIDE);
@@ -66,7 +66,7 @@ __device__ __forceinline__ void attend(A (&mixed)[CP / 16], float (&norms)[2], c
             for (int j = 0; j < 2; ++j)
 #pragma unroll
                 for (int e = 2 * half; e < 2 * half + 2; ++e) {
-                    s[j].c[e] = block == warp_id() && is_future(j, e) ? -INFINITY : s[j].c[e] * SCORE_SCALE;
+                    s[j].c[e] = block == warp_id() && is_future(j, e) ? -infinity() : s[j].c[e] * SCORE_SCALE;
                     peak = fmaxf(peak, s[j].c[e]);
                 }
             peak = quad_max(peak);

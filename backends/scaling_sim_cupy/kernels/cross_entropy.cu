@@ -15,12 +15,15 @@ constexpr int V_CHUNK = widest(VP, 128), V_STRIDE = V_CHUNK + 8;
 // log₂ of the sum of powers for the lane's two rows, and the logits of their targets.
 __device__ __forceinline__ void log_sum(
     float (&norm)[2], float (&chosen)[2], const A (&y)[DP / 16], const real* head, const int (&targets)[2]) {
-    float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
+    float top[2] = {-infinity(), -infinity()}, sum[2] = {0, 0};
     chosen[0] = chosen[1] = 0;
+    Weights<DP / 16> columns;
+    columns.ask(head, 0, 1);
 #pragma unroll 2
     for (int n = 0; n < VP / 16; ++n) {
         Tile z[2];
-        product(z, y, head, n);
+        product(z, y, columns);
+        columns.ask(head, next_of(n, VP / 16) * (DP / 16), 1);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             float peak = top[half];
@@ -30,11 +33,11 @@ __device__ __forceinline__ void log_sum(
                 for (int e = 2 * half; e < 2 * half + 2; ++e) {
                     const int column = 16 * n + column_of(j, e);
                     if (column == targets[half]) chosen[half] = z[j].c[e];
-                    z[j].c[e] = N_VOCAB == VP || column < N_VOCAB ? z[j].c[e] * LOG2E : -INFINITY;
+                    z[j].c[e] = N_VOCAB == VP || column < N_VOCAB ? z[j].c[e] * LOG2E : -infinity();
                     peak = fmaxf(peak, z[j].c[e]);
                 }
             // A lane whose columns all lie beyond the vocabulary has no maximum yet: −∞ − −∞ must not be taken.
-            const float zero = N_VOCAB == VP || peak > -INFINITY ? peak : 0.f;
+            const float zero = N_VOCAB == VP || peak > -infinity() ? peak : 0.f;
             sum[half] *= power2(top[half] - zero);
             top[half] = peak;
 #pragma unroll
@@ -56,14 +59,18 @@ __device__ __forceinline__ void log_sum(
 __device__ __forceinline__ void head_backward(
     Tile (&grad_y)[DT], const A (&y)[DP / 16], const real* head, const real* head_transposed, const float (&norm)[2],
     const int (&targets)[2], const float (&weight)[2], const real* y_rows, real* buffer, float* grad, bool fresh) {
+    Weights<DP / 16> columns, rows;
+    columns.ask(head, 0, 1);
+    rows.ask(head_transposed, 0, VP / 16);
 #pragma unroll 1
     for (int chunk = 0; chunk < VP / V_CHUNK; ++chunk) {
         __syncthreads();  // y_rows is written; the buffer is free
 #pragma unroll 2
         for (int inside = 0; inside < V_CHUNK / 16; ++inside) {
-            const int n = chunk * (V_CHUNK / 16) + inside;
+            const int n = chunk * (V_CHUNK / 16) + inside, next = next_of(n, VP / 16);
             Tile z[2];
-            product(z, y, head, n);
+            product(z, y, columns);
+            columns.ask(head, next * (DP / 16), 1);
 #pragma unroll
             for (int j = 0; j < 2; ++j)
 #pragma unroll
@@ -75,7 +82,8 @@ __device__ __forceinline__ void head_backward(
                 }
             const A grad_z = as_a(z[0], z[1]);
             store_a(buffer + 16 * warp_id() * V_STRIDE + 16 * inside, V_STRIDE, grad_z);
-            product_add(grad_y, grad_z, head_transposed, n, VP / 16);
+            product_add(grad_y, grad_z, rows);
+            rows.ask(head_transposed, next, VP / 16);
         }
         __syncthreads();
         outer<V_CHUNK, DP>(grad + chunk * (V_CHUNK / 16) * (DP / 16) * 256, DP / 16, buffer, V_STRIDE, y_rows,

@@ -51,28 +51,57 @@ __device__ __forceinline__ void stage(real* to, int stride, const A (&a)[N]) {
     for (int k = 0; k < N; ++k) store_a(to + 16 * warp_id() * stride + 16 * k, stride, a[k]);
 }
 
-// 16 columns of rows · matrix: block column ``n`` of a packed matrix with K·16 rows.
+// N blocks of a packed matrix on their way into registers. Weights come from the second-level cache, hundreds of cycles
+// away: `ask` sends for the next ones as soon as the last are used, and the loads run beside other work. In float32
+// operands take twice the registers; there the loads are issued when they are needed.
+template <int N>
+struct Weights {
+    static constexpr bool EARLY = EXACT == 0;
+    B b[N][2];
+    const real* packed;
+    int first, apart;
+
+    __device__ __forceinline__ void load() {
+#pragma unroll
+        for (int i = 0; i < N; ++i) load_packed(b[i], packed, first + i * apart);
+    }
+
+    // Blocks first, first + apart, …
+    __device__ __forceinline__ void ask(const real* matrix, int first_block, int blocks_apart) {
+        packed = matrix;
+        first = first_block;
+        apart = blocks_apart;
+        if (EARLY) load();
+    }
+
+    __device__ __forceinline__ void ready() {
+        if (!EARLY) load();
+    }
+};
+
+// The next of ``count`` numbers; the last is asked for twice, which nobody waits for.
+__device__ __forceinline__ int next_of(int number, int count) { return number + 1 < count ? number + 1 : number; }
+
+// 16 columns of rows · matrix, from the blocks of these columns.
 template <int K>
-__device__ __forceinline__ void product(Tile (&out)[2], const A (&rows)[K], const real* packed, int n) {
+__device__ __forceinline__ void product(Tile (&out)[2], const A (&rows)[K], Weights<K>& weights) {
     clear(out);
+    weights.ready();
 #pragma unroll
     for (int k = 0; k < K; ++k) {
-        B b[2];
-        load_packed(b, packed, n * K + k);
-        multiply(out[0], rows[k], b[0]);
-        multiply(out[1], rows[k], b[1]);
+        multiply(out[0], rows[k], weights.b[k][0]);
+        multiply(out[1], rows[k], weights.b[k][1]);
     }
 }
 
-// out (N·8 columns) += one operand · the 16 rows ``k`` of a packed matrix with K·16 rows.
+// out (N·16 columns) += one operand · 16 rows of a matrix, from the blocks of these rows.
 template <int N>
-__device__ __forceinline__ void product_add(Tile (&out)[N], const A& rows, const real* packed, int k, int K) {
+__device__ __forceinline__ void product_add(Tile (&out)[2 * N], const A& rows, Weights<N>& weights) {
+    weights.ready();
 #pragma unroll
-    for (int n = 0; n < N / 2; ++n) {
-        B b[2];
-        load_packed(b, packed, n * K + k);
-        multiply(out[2 * n], rows, b[0]);
-        multiply(out[2 * n + 1], rows, b[1]);
+    for (int n = 0; n < N; ++n) {
+        multiply(out[2 * n], rows, weights.b[n][0]);
+        multiply(out[2 * n + 1], rows, weights.b[n][1]);
     }
 }
 
@@ -225,7 +254,8 @@ __device__ __forceinline__ void drop(Tile (&x)[DT], const Dropout& dropout, unsi
 #endif
 }
 
-// What one lane keeps for the backward pass, in device memory that no other lane reads: 16 bytes per lane and slot.
+// What one lane keeps for the backward pass, in device memory that no other lane reads: 16 bytes per lane and slot. It
+// streams past the weights (cs), which are to stay in the second-level cache.
 
 struct Keep {
     uint4* base;
@@ -236,14 +266,14 @@ template <typename T, int N>
 __device__ __forceinline__ void keep(const Keep& memory, int slot, const T (&values)[N]) {
     constexpr int WORDS = sizeof(T) / 16;
 #pragma unroll
-    for (int i = 0; i < N * WORDS; ++i) *memory.slot(slot + i) = reinterpret_cast<const uint4*>(values)[i];
+    for (int i = 0; i < N * WORDS; ++i) __stcs(memory.slot(slot + i), reinterpret_cast<const uint4*>(values)[i]);
 }
 
 template <typename T, int N>
 __device__ __forceinline__ void recall(const Keep& memory, int slot, T (&values)[N]) {
     constexpr int WORDS = sizeof(T) / 16;
 #pragma unroll
-    for (int i = 0; i < N * WORDS; ++i) reinterpret_cast<uint4*>(values)[i] = *memory.slot(slot + i);
+    for (int i = 0; i < N * WORDS; ++i) reinterpret_cast<uint4*>(values)[i] = __ldcs(memory.slot(slot + i));
 }
 
 // This lane's part of tile ``j`` of a 16×16 block of a packed matrix of results; see scaling_sim_cupy.layout.
@@ -267,7 +297,7 @@ __device__ __forceinline__ void outer_jobs(
 #pragma unroll
             for (int j = 0; j < 2 * C; ++j) {
                 float4 before = {0, 0, 0, 0};
-                if (!fresh) before = *packed_result(grad, (o + r) * pitch + i + j / 2, j % 2);
+                if (!fresh) before = __ldcs(packed_result(grad, (o + r) * pitch + i + j / 2, j % 2));
                 sum[r][j] = {{before.x, before.y, before.z, before.w}};
             }
 #pragma unroll 2
@@ -288,8 +318,8 @@ __device__ __forceinline__ void outer_jobs(
         for (int r = 0; r < R; ++r)
 #pragma unroll
             for (int j = 0; j < 2 * C; ++j)
-                *packed_result(grad, (o + r) * pitch + i + j / 2, j % 2) = {sum[r][j].c[0], sum[r][j].c[1],
-                                                                            sum[r][j].c[2], sum[r][j].c[3]};
+                __stcs(packed_result(grad, (o + r) * pitch + i + j / 2, j % 2),
+                       (float4{sum[r][j].c[0], sum[r][j].c[1], sum[r][j].c[2], sum[r][j].c[3]}));
     }
 }
 

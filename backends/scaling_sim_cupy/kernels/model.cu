@@ -13,11 +13,12 @@ constexpr int WORK_STRIDE = larger(QKV_STRIDE, larger(2 * F_STRIDE, V_STRIDE));
 constexpr int SLOTS_A = sizeof(A) / 16;
 constexpr int KEPT_INPUT = 0, KEPT_MIDDLE = DT, KEPT_QKV = 2 * DT, KEPT_MIXED = KEPT_QKV + 3 * UP / 16 * SLOTS_A;
 constexpr int KEPT_NORMS = KEPT_MIXED + UP / 16 * SLOTS_A, KEPT_LAYER = KEPT_NORMS + N_HEAD;
-static_assert(KEPT_LAYER * 16 == KEPT_BYTES, "layout.py and model.cu disagree on what is kept per lane and layer");
+constexpr int PARKED = N_LAYER * KEPT_LAYER, KEPT_SLOTS = PARKED + DT;  // see `park`
+static_assert(KEPT_SLOTS * THREADS * 16 == KEPT_BYTES, "layout.py and model.cu disagree on what is kept");
 
 struct Shared {
     double losses[WARPS];
-    float sums[WARPS][VECTORS * DP];  // of the gradients of gains and biases, per warp
+    float sums[WARPS][VECTORS * DP];  // of the gradients of gains and biases, each warp its own
     float norms[N_HEAD * TP], deltas[N_HEAD * TP];
     int tokens[TP];
     __align__(16) real rows1[TP * ROW_STRIDE];
@@ -25,6 +26,15 @@ struct Shared {
     __align__(16) real work[TP * WORK_STRIDE];
 };
 static_assert(sizeof(Shared) <= SHARED_BYTES, "layout.py asks for less shared memory than model.cu needs");
+
+// The residual stream, or its gradient, waits in device memory while its registers are needed for something else.
+__device__ __forceinline__ void park(const Keep& memory, const Tile (&x)[DT]) {
+    if (DT > 4) keep(memory, PARKED, x);
+}
+
+__device__ __forceinline__ void unpark(const Keep& memory, Tile (&x)[DT]) {
+    if (DT > 4) recall(memory, PARKED, x);
+}
 
 // One member as a CTA sees it.
 struct Member {
@@ -34,6 +44,10 @@ struct Member {
     Keep memory;
     Shared* shared;
 };
+
+__device__ __forceinline__ float* sums_of_warp(const Member& m, int vector) {
+    return m.shared->sums[warp_id()] + vector * DP;
+}
 
 __device__ __forceinline__ const real* packed_at(const Member& m, int layer, int piece) {
     return m.packed + layer * PACK_LAYER + piece;
@@ -74,13 +88,16 @@ __device__ __forceinline__ void forward_layer(Tile (&x)[DT], const Member& m, co
     real* qkv = m.shared->work;
     if (TRAIN) keep(m.memory, kept + KEPT_INPUT, x);
     {
+        Weights<DP / 16> columns;
+        columns.ask(packed_at(m, layer, PACK_QKV), 0, 1);
         A a[DP / 16];
         layer_norm(a, x, params + PARAM_LN1_GAIN, params + PARAM_LN1_BIAS);
         __syncthreads();  // the others are through with what stands in ``work``
 #pragma unroll 3
         for (int n = 0; n < 3 * UP / 16; ++n) {
             Tile out[2];
-            product(out, a, packed_at(m, layer, PACK_QKV), n);
+            product(out, a, columns);
+            columns.ask(packed_at(m, layer, PACK_QKV), next_of(n, 3 * UP / 16) * (DP / 16), 1);
             const A block[1] = {as_a(out[0], out[1])};
             store_a(qkv + 16 * warp_id() * QKV_STRIDE + 16 * n, QKV_STRIDE, block[0]);
             if (TRAIN) keep(m.memory, kept + KEPT_QKV + n * SLOTS_A, block);
@@ -102,26 +119,37 @@ __device__ __forceinline__ void forward_layer(Tile (&x)[DT], const Member& m, co
             keep(m.memory, kept + KEPT_NORMS + head, norms);
         }
 #pragma unroll
-        for (int k = 0; k < CP / 16; ++k)
-            product_add(residual, mixed[k], packed_at(m, layer, PACK_OUT), head * CP / 16 + k, UP / 16);
+        for (int k = 0; k < CP / 16; ++k) {
+            Weights<DP / 16> rows;
+            rows.ask(packed_at(m, layer, PACK_OUT), head * CP / 16 + k, UP / 16);
+            product_add(residual, mixed[k], rows);
+        }
     }
     if (TRAIN) drop(residual, dropout, 1 + 2 * layer);
     add(x, residual);
     if (TRAIN) keep(m.memory, kept + KEPT_MIDDLE, x);
+    const real *up = packed_at(m, layer, PACK_UP), *down = packed_at(m, layer, PACK_DOWN);
+    Weights<DP / 16> columns, rows;
+    columns.ask(up, 0, 1);
+    rows.ask(down, 0, FP / 16);
     A b[DP / 16];
     layer_norm(b, x, params + PARAM_LN2_GAIN, params + PARAM_LN2_BIAS);
     clear(residual);
 #pragma unroll 2
     for (int f = 0; f < FP / 16; ++f) {
+        const int next = next_of(f, FP / 16);
         Tile h[2];
-        product(h, b, packed_at(m, layer, PACK_UP), f);
+        product(h, b, columns);
+        columns.ask(up, next * (DP / 16), 1);
 #pragma unroll
         for (int j = 0; j < 2; ++j)
 #pragma unroll
             for (int e = 0; e < 4; ++e) h[j].c[e] = gelu(h[j].c[e]);
-        product_add(residual, as_a(h[0], h[1]), packed_at(m, layer, PACK_DOWN), f, FP / 16);
+        product_add(residual, as_a(h[0], h[1]), rows);
+        rows.ask(down, next, FP / 16);
     }
     if (TRAIN) drop(residual, dropout, 2 + 2 * layer);
+    if (TRAIN && DT > 4) recall(m.memory, kept + KEPT_MIDDLE, x);  // its registers were free meanwhile
     add(x, residual);
 }
 
@@ -132,6 +160,10 @@ __device__ __forceinline__ void feed_forward_backward(
     float* grad = m.grad + layer * GRAD_LAYER;
     const float* params = m.params + layer * D_MODEL;
     A grad_out[DP / 16], b[DP / 16];
+    const real *up = packed_at(m, layer, PACK_UP), *up_t = packed_at(m, layer, PACK_UP_T);
+    const real* down_t = packed_at(m, layer, PACK_DOWN_T);
+    Weights<DP / 16> columns, columns_back, rows_back;
+    park(m.memory, grad_x);
     {
         Tile out[DT];
 #pragma unroll
@@ -145,16 +177,21 @@ __device__ __forceinline__ void feed_forward_backward(
     stage(m.shared->rows1, ROW_STRIDE, grad_out);
     __syncthreads();  // the others are through with what stands in ``rows2`` and ``work``
     stage(m.shared->rows2, ROW_STRIDE, b);
+    columns.ask(up, 0, 1);
+    columns_back.ask(down_t, 0, 1);
+    rows_back.ask(up_t, 0, FP / 16);
     Tile grad_b[DT];
     clear(grad_b);
 #pragma unroll 1
     for (int chunk = 0; chunk < FP / F_CHUNK; ++chunk) {
 #pragma unroll 2
         for (int inside = 0; inside < F_CHUNK / 16; ++inside) {
-            const int f = chunk * (F_CHUNK / 16) + inside;
+            const int next = next_of(chunk * (F_CHUNK / 16) + inside, FP / 16);
             Tile h[2], grad_h[2];
-            product(h, b, packed_at(m, layer, PACK_UP), f);
-            product(grad_h, grad_out, packed_at(m, layer, PACK_DOWN_T), f);
+            product(h, b, columns);
+            product(grad_h, grad_out, columns_back);
+            columns.ask(up, next * (DP / 16), 1);
+            columns_back.ask(down_t, next * (DP / 16), 1);
 #pragma unroll
             for (int j = 0; j < 2; ++j)
 #pragma unroll
@@ -167,7 +204,8 @@ __device__ __forceinline__ void feed_forward_backward(
             const A operand = as_a(grad_h[0], grad_h[1]);
             store_a(hidden + place, F_STRIDE, as_a(h[0], h[1]));
             store_a(grad_hidden + place, F_STRIDE, operand);
-            product_add(grad_b, operand, packed_at(m, layer, PACK_UP_T), f, FP / 16);
+            product_add(grad_b, operand, rows_back);
+            rows_back.ask(up_t, next, FP / 16);
         }
         __syncthreads();
         outer<F_CHUNK, DP>(grad + GRAD_UP + chunk * (F_CHUNK / 16) * (DP / 16) * 256, DP / 16, grad_hidden, F_STRIDE,
@@ -178,8 +216,9 @@ __device__ __forceinline__ void feed_forward_backward(
     }
     Tile x[DT];
     recall(m.memory, layer * KEPT_LAYER + KEPT_MIDDLE, x);
+    unpark(m.memory, grad_x);
     layer_norm_backward(grad_x, grad_b, x, params + PARAM_LN2_GAIN,
-                        m.shared->sums[warp_id()] + (4 * layer + 2) * DP);
+                        sums_of_warp(m, 4 * layer + 2));
 }
 
 // From the gradient at the layer's middle to the one at its input: x + attention(LN₁(x)).
@@ -189,6 +228,7 @@ __device__ __forceinline__ void attention_backward(
     float* grad = m.grad + layer * GRAD_LAYER;
     const float* params = m.params + layer * D_MODEL;
     const int kept = layer * KEPT_LAYER;
+    park(m.memory, grad_x);
     Tile grad_mixed[UP / 8];
     {
         A grad_out[DP / 16], mixed[UP / 16];
@@ -202,8 +242,10 @@ __device__ __forceinline__ void attention_backward(
         stage(rows2, ROW_STRIDE, mixed);
 #pragma unroll
         for (int n = 0; n < UP / 16; ++n) {
+            Weights<DP / 16> columns;
+            columns.ask(packed_at(m, layer, PACK_OUT_T), n * (DP / 16), 1);
             Tile block[2];
-            product(block, grad_out, packed_at(m, layer, PACK_OUT_T), n);
+            product(block, grad_out, columns);
             grad_mixed[2 * n] = block[0];
             grad_mixed[2 * n + 1] = block[1];
         }
@@ -261,16 +303,19 @@ __device__ __forceinline__ void attention_backward(
             as_operands(operands, grads[part]);
             stage(qkv + part * UP + head * CP, QKV_STRIDE, operands);
 #pragma unroll
-            for (int k = 0; k < CP / 16; ++k)
-                product_add(grad_a, operands[k], packed_at(m, layer, PACK_QKV_T), (part * UP + head * CP) / 16 + k,
-                            3 * UP / 16);
+            for (int k = 0; k < CP / 16; ++k) {
+                Weights<DP / 16> rows;
+                rows.ask(packed_at(m, layer, PACK_QKV_T), (part * UP + head * CP) / 16 + k, 3 * UP / 16);
+                product_add(grad_a, operands[k], rows);
+            }
         }
     }
     __syncthreads();
     outer<3 * UP, DP>(grad + GRAD_QKV, DP / 16, qkv, QKV_STRIDE, rows2, ROW_STRIDE, fresh);
     Tile x[DT];
     recall(m.memory, kept + KEPT_INPUT, x);
-    layer_norm_backward(grad_x, grad_a, x, params + PARAM_LN1_GAIN, m.shared->sums[warp_id()] + 4 * layer * DP);
+    unpark(m.memory, grad_x);
+    layer_norm_backward(grad_x, grad_a, x, params + PARAM_LN1_GAIN, sums_of_warp(m, 4 * layer));
 }
 
 // The gradient at the embedding's output, summed per position and per token: Σ_rows 1_token ⊗ grad, a product with
@@ -284,8 +329,9 @@ __device__ __forceinline__ void embedding_backward(Tile (&grad_x)[DT], const Mem
     for (int j = 0; j < DT; ++j) {
         float4* place = packed_result(m.grad + GRAD_POSITION, warp_id() * (DP / 16) + j / 2, j % 2);
         float4 sum = {0, 0, 0, 0};
-        if (!fresh) sum = *place;
-        *place = {sum.x + grad_x[j].c[0], sum.y + grad_x[j].c[1], sum.z + grad_x[j].c[2], sum.w + grad_x[j].c[3]};
+        if (!fresh) sum = __ldcs(place);
+        __stcs(place, (float4{sum.x + grad_x[j].c[0], sum.y + grad_x[j].c[1], sum.z + grad_x[j].c[2],
+                                  sum.w + grad_x[j].c[3]}));
     }
     __syncthreads();
 #pragma unroll 1
@@ -294,7 +340,7 @@ __device__ __forceinline__ void embedding_backward(Tile (&grad_x)[DT], const Mem
         Tile sum[DT];
 #pragma unroll
         for (int j = 0; j < DT; ++j) {
-            const float4 before = *packed_result(m.grad + GRAD_HEAD, job * (DP / 16) + j / 2, j % 2);
+            const float4 before = __ldcs(packed_result(m.grad + GRAD_HEAD, job * (DP / 16) + j / 2, j % 2));
             sum[j] = {{before.x, before.y, before.z, before.w}};
         }
 #pragma unroll 2
@@ -350,6 +396,7 @@ __device__ __forceinline__ void sequence(
     if (!TRAIN) return;
 
     stage(m.shared->rows2, ROW_STRIDE, y);
+    park(m.memory, x);
     Tile grad_x[DT];
     {
         Tile grad_y[DT];
@@ -357,8 +404,9 @@ __device__ __forceinline__ void sequence(
         head_backward(grad_y, y, m.packed + PACK_HEAD, m.packed + PACK_HEAD_T, norm, targets, weight,
                       m.shared->rows2, m.shared->work, m.grad + GRAD_HEAD, fresh);
         clear(grad_x);
+        unpark(m.memory, x);
         layer_norm_backward(grad_x, grad_y, x, m.params + PARAM_LNF_GAIN,
-                            m.shared->sums[warp_id()] + 4 * N_LAYER * DP);
+                            sums_of_warp(m, 4 * N_LAYER));
     }
 #pragma unroll 1
     for (int layer = N_LAYER - 1; layer >= 0; --layer) {
@@ -382,7 +430,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) train(
     const int row = blockIdx.y;
     const size_t cta = (size_t)row * gridDim.x + blockIdx.x;
     const Member m = {params + (size_t)row * PARAM_SIZE, packed + (size_t)row * PACK_SIZE, grads + cta * GRAD_SIZE,
-                      {kept + cta * (N_LAYER * KEPT_LAYER * THREADS)}, &shared};
+                      {kept + cta * KEPT_SLOTS * THREADS}, &shared};
     const long long* mine = starts + ((size_t)*step * gridDim.y + row) * num_sequences;
     for (int i = threadIdx.x; i < WARPS * VECTORS * DP; i += THREADS) shared.sums[0][i] = 0;
     __syncthreads();
@@ -416,7 +464,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) evaluate(
     float* losses) {
     const int row = blockIdx.y;
     const Member m = {params + (size_t)row * PARAM_SIZE, packed + (size_t)row * PACK_SIZE, nullptr, {nullptr},
-                      reinterpret_cast<Shared*>(shared_bytes)};
+                       reinterpret_cast<Shared*>(shared_bytes)};
     for (int b = blockIdx.x; b < num_sequences; b += gridDim.x) {
         const size_t number = (size_t)row * num_sequences + b;
         float of_rows[2];

@@ -64,7 +64,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) adamw(
     const bool was_healthy = now ? !isnan(losses[(size_t)(now - 1) * num_members + row]) : healthy[row];
     const bool is_healthy = was_healthy && isfinite(loss) && isfinite(norm);
     const size_t at = (size_t)now * num_members + row;
-    if (i == 0) losses[at] = is_healthy ? loss : NAN;
+    if (i == 0) losses[at] = is_healthy ? loss : (double)not_a_number();
     if (i >= PARAM_SIZE || !is_healthy) return;
 
     const size_t place = (size_t)row * PARAM_SIZE + i;

@@ -31,6 +31,8 @@ struct Pair { unsigned int word; };
 struct __align__(16) A { Pair v[4]; };
 struct B { Pair v[2]; };
 
+__device__ __forceinline__ float infinity() { return __uint_as_float(0x7f800000u); }
+__device__ __forceinline__ float not_a_number() { return __uint_as_float(0x7fc00000u); }
 __device__ __forceinline__ int lane_id() { return threadIdx.x & 31; }
 
 #if EXACT
@@ -82,7 +84,7 @@ __device__ __forceinline__ void split(float x, unsigned int& large, unsigned int
 }
 
 __device__ __forceinline__ void mma_tf32(Tile& d, const unsigned int (&a)[4], const unsigned int (&b)[2]) {
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
                  "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(d.c[0]), "+f"(d.c[1]), "+f"(d.c[2]), "+f"(d.c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
@@ -106,7 +108,7 @@ __device__ __forceinline__ void multiply(Tile& d, const A& a, const B& b) {
 
 #elif EXACT == 2
 
-__device__ __forceinline__ void multiply(Tile& d, const A& a, const B& b) {
+__device__ __noinline__ void multiply(Tile& d, const A& a, const B& b) {
     const int g = lane_id() >> 2, t = lane_id() & 3;
     for (int k = 0; k < 16; ++k) {
         const int half = k / 8, holder = k % 8 / 2;
@@ -150,7 +152,7 @@ __device__ __forceinline__ float tangent(float x) {
 }
 
 __device__ __forceinline__ void multiply(Tile& d, const A& a, const B& b) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
                  "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(d.c[0]), "+f"(d.c[1]), "+f"(d.c[2]), "+f"(d.c[3])
                  : "r"(a.v[0].word), "r"(a.v[1].word), "r"(a.v[2].word), "r"(a.v[3].word), "r"(b.v[0].word),
