@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from scaling_sim.engine.checks import check_start
 from scaling_sim.engine.cohort import Cohort, Precision
 from scaling_sim.engine.protocol import Tokens
-from scaling_sim_torch.plan import make_plan
+from scaling_sim.errors import BackendWarning
+from scaling_sim_torch.plan import make_plan, stacked_plan
 
 if TYPE_CHECKING:
     from scaling_sim_torch.trainer import TorchTrainer
@@ -66,8 +68,27 @@ class TorchBackend:
             return TorchTrainer(cohort, splits, device, precision, deterministic=self.deterministic)
         from scaling_sim_torch.fast import FusedTrainer, StackedTrainer
 
+        if plan.path == "fused" and not self._kernels_are_right(cohort, device):
+            plan = stacked_plan(cohort, "the hand-written kernels failed their check", self.free_bytes(device))
         chosen = FusedTrainer if plan.path == "fused" else StackedTrainer
         return chosen(cohort, splits, device, precision, plan)
+
+    def _kernels_are_right(self, cohort: Cohort, device: str) -> bool:
+        """Whether the kernels agree with plain operations on a small batch; a warning if not."""
+        import torch
+
+        from scaling_sim_torch.selfcheck import TOLERANCE, kernel_error
+
+        error = kernel_error(cohort.shape, torch.device(device))
+        if error <= TOLERANCE:
+            return True
+        warnings.warn(
+            f"gradients of the fused kernels are off by {error:.2g} (allowed {TOLERANCE}) for {cohort.shape} on "
+            f"{device}: a fault of the compiler; training on the compiled path instead. Please report it",
+            BackendWarning,
+            stacklevel=3,
+        )
+        return False
 
     def explain(self, cohort: Cohort, device: str, precision: Precision) -> str:
         """The path that `start` would take, and why."""

@@ -85,7 +85,7 @@ class Replays:
 
     def _warm_up(self) -> None:
         """The first update, on a side stream as capturing demands."""
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             self.update()

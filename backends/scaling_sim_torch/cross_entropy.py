@@ -87,7 +87,6 @@ def _rows(logits_MrV: Tensor, targets_MR: Tensor, losses_MR: Tensor, first: int,
         wide_MrV.flatten(0, 1), targets_Mr.flatten(), reduction="none"
     ).view_as(targets_Mr)
     if scale is not None:
-        share_MrV = wide_MrV.softmax(dim=-1).scatter_add_(
-            2, targets_Mr[..., None], -torch.ones_like(targets_Mr[..., None], dtype=torch.float32)
-        )
+        ones_Mr1 = torch.ones_like(targets_Mr[..., None], dtype=torch.float32)
+        share_MrV = wide_MrV.softmax(dim=-1).scatter_add_(2, targets_Mr[..., None], -ones_Mr1)
         logits_MrV.copy_(share_MrV * scale)

@@ -1,7 +1,8 @@
-"""The fast paths of one device: bfloat16 arithmetic, float32 master weights, whole updates replayed from CUDA graphs."""
+"""The fast paths of one device: bfloat16 arithmetic, float32 master weights, updates replayed from CUDA graphs."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from scaling_sim.engine.checks import check_batches, check_member_axis, check_sp
 from scaling_sim.engine.cohort import Cohort, Precision
 from scaling_sim.engine.protocol import Tokens
 from scaling_sim.engine.reference import standard_error
+from scaling_sim.errors import BackendWarning
 from scaling_sim_torch.capture import Replays, Tables
 from scaling_sim_torch.dropout import Dropout
 from scaling_sim_torch.flat_adamw import FlatAdamW
@@ -25,6 +27,9 @@ from scaling_sim_torch.trainer import ALL_BITS, TorchTrainer
 
 class FastTrainer(TorchTrainer):
     """What both fast paths share: tables on the device, replays, and losses read back once per call."""
+
+    replays: tuple[Tables, Replays] | None
+    half_MP: Tensor
 
     def __init__(
         self, cohort: Cohort, splits: Mapping[str, Tokens], device: str, precision: Precision, plan: Plan
@@ -85,7 +90,7 @@ class FastTrainer(TorchTrainer):
     def _placed(self) -> None:
         """Whatever refers to the old tensors is gone."""
         self.half_MP = self.flat["params"].bfloat16()
-        self.replays: tuple[Tables, Replays] | None = None
+        self.replays = None
 
     def _optimizer(self) -> FlatAdamW:
         return FlatAdamW(self.cohort, self.flat, self.half_MP, self.healthy_M)
@@ -150,10 +155,31 @@ class StackedTrainer(FastTrainer):
             update_number = tables.update.index_select(0, tables.step)[0]
             dropout = None if self.dropout_keys is None else Dropout(self.dropout_keys, update_number)
             windows_MBU = self._all_windows("train", starts_MB)
-            model.gradient(self.flat["params"], self.half_MP, windows_MBU, losses_MR, grad_MP, dropout)
+            self._within_memory(
+                model,
+                lambda: model.gradient(self.flat["params"], self.half_MP, windows_MBU, losses_MR, grad_MP, dropout),
+            )
             optimizer.step(losses_MR, grad_MP, tables)
 
         return update
+
+    def _within_memory(self, model: StackedModel, compute: Callable[[], None]) -> None:
+        """Compute a gradient; where memory runs out, again in smaller micro-batches. No weight has changed yet."""
+        while True:
+            try:
+                return compute()
+            except torch.OutOfMemoryError:
+                batch = self.cohort.batch_sequences
+                finer = [n for n in range(model.micro_batches + 1, batch + 1) if batch % n == 0]
+                if not finer or self.dropout_keys is not None:
+                    raise
+                warnings.warn(
+                    f"out of memory with {model.micro_batches} micro-batches; going on with {finer[0]}",
+                    BackendWarning,
+                    stacklevel=4,
+                )
+                model.micro_batches = finer[0]
+                torch.cuda.empty_cache()
 
     def _model(self, *, micro_batches: int | None = None) -> StackedModel:
         plan = self.plan

@@ -7,20 +7,16 @@ weights and logits never reach device memory. See `scaling_sim_torch.kernels` fo
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from scaling_sim.model.shape import Shape
 from scaling_sim_torch.layout import offsets
+from scaling_sim_torch.tiling import MAX_CONTEXT, MAX_WIDTH, Tiling, padded
 
-MAX_WIDTH = 128
-MAX_CONTEXT = 128
 MAX_ONE_HOT = 1024
 """Largest vocabulary whose embedding gradient is summed by one-hot products, in a fixed order."""
-COMBINED = 256
-"""Parameters whose parts one program sums."""
 MAX_PARTIAL = 2**24
 """Numbers kept in partial weight gradients beyond which rows are not split further."""
 
@@ -34,65 +30,6 @@ def why_not_fused(shape: Shape) -> str | None:
     if shape.n_ctx > MAX_CONTEXT:
         return f"n_ctx {shape.n_ctx} is above {MAX_CONTEXT}"
     return None
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How one kernel is laid out: rows of a tile, warps, software pipeline stages, registers per thread (0: free)."""
-
-    rows: int
-    warps: int
-    stages: int = 1
-    registers: int = 0
-
-    @property
-    def options(self) -> dict[str, int]:
-        """What Triton is told."""
-        limit = {"maxnreg": self.registers} if self.registers else {}
-        return {"num_warps": self.warps, "num_stages": self.stages, **limit}
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """Tiles of every kernel for one shape."""
-
-    attention: Launch
-    attention_back: Launch
-    mlp: Launch
-    mlp_back: Launch
-    projection: Launch
-    head: Launch
-    embedding: Launch
-    weights: Launch
-    f_block: int
-    head_block: int
-    embedding_block: int
-    weight_tile: int
-
-    @classmethod
-    def of(cls, shape: Shape) -> Tiling:
-        """What measured best on an H200 (benchmarks/reports/torch_h200_2026-11.md)."""
-        wide = padded(shape.d_model) == MAX_WIDTH
-        rows = Launch(64, 8) if wide else Launch(64, 4)
-        return cls(
-            attention=Launch(padded(shape.n_ctx), 4),
-            attention_back=Launch(padded(shape.n_ctx), 4),
-            mlp=rows,
-            mlp_back=rows,
-            projection=rows,
-            head=Launch(64, 8 if wide else 4, 2),
-            embedding=Launch(64, 8 if wide else 4, 2),
-            weights=Launch(64, 4, 3),
-            f_block=min(64, padded(shape.d_ff)),
-            head_block=min(64, padded(shape.vocab_size)),
-            embedding_block=min(128, padded(shape.vocab_size)),
-            weight_tile=min(padded(shape.d_model), 128),
-        )
-
-
-def padded(size: int) -> int:
-    """The tile that holds ``size``: a power of two, at least 16."""
-    return max(16, 1 << (size - 1).bit_length())
 
 
 class FusedModel:
@@ -178,7 +115,7 @@ class FusedModel:
         self.mixed = [empty(rows, d) for _ in range(depth)]
         num_vectors = 4 * shape.n_layer + 2
         if not gradient:
-            self.log_sums = self.normed = self.grad_x = self.grad_half = self.sums = self.row_losses
+            self.log_sums = self.normed_head = self.grad_x = self.grad_half = self.sums = self.row_losses
             return
         self.log_sums = empty(rows, dtype=f32)
         self.grad_x, self.grad_half, self.grad_mid = empty(rows, d, dtype=f32), empty(rows, d), empty(rows, d)
@@ -189,7 +126,7 @@ class FusedModel:
         self.sums = empty(num_vectors, members, self.num_sums, d, dtype=f32)
         self.partial = torch.zeros(self.num_splits, members, self.num_parameters, dtype=f32, device=device)
         self.grad = empty(members, self.num_parameters, dtype=f32)
-        self.squares = empty(members, -(-self.num_parameters // COMBINED), dtype=torch.float64)
+        self.squares = empty(members, -(-self.num_parameters // self._combined[0]), dtype=torch.float64)
         self.slots = self._slots(device)
 
     def _slots(self, device: torch.device) -> Tensor:
@@ -219,7 +156,8 @@ class FusedModel:
             **self.sizes, **self.head_width, **self.context, **self.tiling.attention.options,
         )  # fmt: skip
         mlp_forward[(self.num_sums, self.num_members)](
-            x, self.mixed[kept], self.mid[kept], x_next, master, half, self.num_parameters, self.num_rows, self.num_sums,
+            x, self.mixed[kept], self.mid[kept], x_next, master, half,
+            self.num_parameters, self.num_rows, self.num_sums,
             self._at("attn_out", layer), self._at("ln2_gain", layer), self._at("ln2_bias", layer),
             self._at("mlp_up", layer), self._at("mlp_down", layer),
             **self.sizes, **self._feed_forward, ROWS=self.tiling.mlp.rows, **self.tiling.mlp.options,
@@ -248,8 +186,9 @@ class FusedModel:
             4 * layer, **sizes, ROWS=tiling.projection.rows, **tiling.projection.options,
         )  # fmt: skip
         layer_gradients[(self._num_tiles, self.num_splits, self.num_members)](
-            self.grad_qkv, self.normed1, self.grad_mid, self.mixed[layer], self.grad_hidden, self.normed, self.grad_half,
-            self.hidden, self.partial, self.num_parameters, self.num_rows, self.num_splits, qkv, out, up, down,
+            self.grad_qkv, self.normed1, self.grad_mid, self.mixed[layer], self.grad_hidden, self.normed,
+            self.grad_half, self.hidden, self.partial, self.num_parameters, self.num_rows, self.num_splits,
+            qkv, out, up, down,
             D=self.shape.d_model, F=self.shape.d_ff, TILE=tiling.weight_tile, ROWS=tiling.weights.rows,
             **tiling.weights.options,
         )  # fmt: skip
@@ -260,9 +199,10 @@ class FusedModel:
 
         tiling, last = self.tiling, self.shape.n_layer % len(self.stream)
         head_forward[(self.num_sums, self.num_members)](
-            self.stream[last], self.targets, self.row_losses, self.log_sums, self.normed_head if gradient else self.normed,
-            self.grad_x, self.grad_half, self.sums, master, half, self.num_parameters, self.num_rows, self.num_sums,
-            self.at["ln_f_gain"], self.at["ln_f_bias"], 4 * self.shape.n_layer, self.shape.vocab_size, 1 / self.num_rows,
+            self.stream[last], self.targets, self.row_losses, self.log_sums, self.normed_head, self.grad_x,
+            self.grad_half, self.sums, master, half, self.num_parameters, self.num_rows, self.num_sums,
+            self.at["ln_f_gain"], self.at["ln_f_bias"], 4 * self.shape.n_layer, self.shape.vocab_size,
+            1 / self.num_rows,
             **self.sizes, ROWS=tiling.head.rows, BLOCK=tiling.head_block, GRADIENT=gradient, **tiling.head.options,
         )  # fmt: skip
 
@@ -292,8 +232,15 @@ class FusedModel:
 
         combine[(self.squares.shape[1], self.num_members)](
             self.partial, self.sums, self.slots, self.grad, self.squares, self.num_parameters, self.num_members,
-            self.num_splits, self.num_sums, self.shape.d_model, BLOCK=COMBINED, PARTS=min(16, padded(self.num_splits)), num_warps=4,
+            self.num_splits, self.num_sums, self.shape.d_model, BLOCK=self._combined[0],
+            PARTS=self._combined[1], num_warps=4,
         )  # fmt: skip
+
+    @property
+    def _combined(self) -> tuple[int, int]:
+        """Parameters and parts that one program sums at a time."""
+        parts = min(16, 1 << (self.num_splits - 1).bit_length())
+        return (1024 if parts <= 4 else 256), parts
 
     @property
     def _scale(self) -> float:
@@ -306,8 +253,6 @@ class FusedModel:
     @property
     def _num_tiles(self) -> int:
         """Tiles of the four matrices of a layer."""
-        d, f, u = (
-            -(-size // self.tiling.weight_tile)
-            for size in (self.shape.d_model, self.shape.d_ff, 3 * self.shape.d_model)
-        )
+        sizes = (self.shape.d_model, self.shape.d_ff, 3 * self.shape.d_model)
+        d, f, u = (-(-size // self.tiling.weight_tile) for size in sizes)
         return u * d + d * d + 2 * f * d

@@ -63,12 +63,17 @@ def make_plan(
     why_not = _why_not_fused(cohort, device)
     if why_not is None:
         return Plan("fused", "small enough for whole-layer kernels", capture=True)
+    return stacked_plan(cohort, why_not, free)
+
+
+def stacked_plan(cohort: Cohort, reason: str, free: float | None) -> Plan:
+    """The compiled path, cut and checkpointed so that it fits into ``free`` bytes."""
     dropout = any(member.dropout for member in cohort.members)
-    # rows of a dropout mask are numbered within the whole batch
+    # The rows of a dropout mask are numbered within the whole batch.
     micro, checkpointed = (1, False) if free is None or dropout else fit(cohort, free)
     total = num_parameters(cohort.shape, "total") * len(cohort.members)
     return Plan(
-        "stacked", why_not, capture=total < CAPTURE_BELOW, compiled=not dropout, checkpointed=checkpointed,
+        "stacked", reason, capture=total < CAPTURE_BELOW, compiled=not dropout, checkpointed=checkpointed,
         micro_batches=micro,
     )  # fmt: skip
 
@@ -117,4 +122,4 @@ def _why_no_kernels(device: str) -> str | None:
 
     if torch.cuda.get_device_capability(device)[0] < 8:
         return "the card is older than Ampere (no bfloat16 tensor cores)"
-    return None if SAFE else "this Triton offers no way round a fault of ptxas (scaling_sim_torch.kernels.ptxas)"
+    return None if SAFE else "this Triton offers no way round a fault of ptxas (scaling_sim_torch.ptxas)"

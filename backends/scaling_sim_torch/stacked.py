@@ -17,9 +17,13 @@ from torch.utils.checkpoint import checkpoint
 from scaling_sim.model.shape import Shape
 from scaling_sim_torch.cross_entropy import head_gradient, head_losses
 from scaling_sim_torch.dropout import Dropout
+from scaling_sim_torch.layout import offsets
 from scaling_sim_torch.model import LAYERED, LN_EPSILON, split_parameters
 
 Block = Callable[..., tuple[Tensor, Tensor]]
+
+WIDE = 256
+"""d_model above which the residual stream is bfloat16; below, float32 costs little and errors weigh more."""
 
 
 class StackedModel:
@@ -76,21 +80,15 @@ class StackedModel:
         with self._attention():
             y_MRD = self._trunk(x_MRD, leaves, dropout)
             embedding_MVD = split_parameters(half, self.shape)["token_embedding"]
-            grad_y_MRD = head_gradient(
-                y_MRD.detach(),
-                embedding_MVD,
-                windows_MBU[..., 1:].flatten(1),
-                losses_MR,
-                grads["token_embedding"],
-                scale,
-            )
+            targets_MR, grad_MVD = windows_MBU[..., 1:].flatten(1), grads["token_embedding"]
+            grad_y_MRD = head_gradient(y_MRD.detach(), embedding_MVD, targets_MR, losses_MR, grad_MVD, scale)
             names = [(name, layer) for layer, leaf in enumerate(leaves) for name in leaf]
             inputs = [x_MRD, *(leaves[layer][name] for name, layer in names)]
             grad_x_MRD, *found = torch.autograd.grad(y_MRD, inputs, grad_y_MRD)
         for (name, layer), grad in zip(names, found, strict=True):
             place = grads[name] if layer == self.shape.n_layer else grads[name][:, layer]
             place += grad
-        self._embedding_gradient(grads, tokens_MBT, grad_x_MRD)
+        self._embedding_gradient(grad_MP, tokens_MBT, grad_x_MRD)
 
     def _leaves(self, master: Tensor, half: Tensor, *, requires_grad: bool = False) -> list[dict[str, Tensor]]:
         """Parameters of each layer, and of the final layer norm last: matrices bfloat16, vectors float32."""
@@ -104,19 +102,21 @@ class StackedModel:
 
     def _embedded(self, master: Tensor, tokens_MBT: Tensor) -> Tensor:
         """Token plus position embedding, (M, R, D) in the type of the residual stream, cut from the graph."""
-        params = split_parameters(master, self.shape)
-        rows = [functional.embedding(tokens, table) for tokens, table in zip(tokens_MBT, params["token_embedding"])]
-        x_MBTD = torch.stack(rows) + params["position_embedding"][:, None]
-        return x_MBTD.flatten(1, 2).to(torch.bfloat16 if self.shape.d_model > 256 else master.dtype)
+        x_MBTD = functional.embedding(self._table_rows(tokens_MBT), master.view(-1, self.shape.d_model))
+        x_MBTD = x_MBTD + split_parameters(master, self.shape)["position_embedding"][:, None]
+        return x_MBTD.flatten(1, 2).to(torch.bfloat16 if self.shape.d_model > WIDE else master.dtype)
 
-    def _embedding_gradient(self, grads: dict[str, Tensor], tokens_MBT: Tensor, grad_x_MRD: Tensor) -> None:
-        for table_VD, tokens_BT, grad_RD in zip(grads["token_embedding"], tokens_MBT, grad_x_MRD):
-            table_VD.index_add_(0, tokens_BT.flatten(), grad_RD.to(table_VD.dtype))
+    def _embedding_gradient(self, grad_MP: Tensor, tokens_MBT: Tensor, grad_x_MRD: Tensor) -> None:
+        rows, wide_MRD = self._table_rows(tokens_MBT).flatten(), grad_x_MRD.to(grad_MP.dtype)
+        grad_MP.view(-1, self.shape.d_model).index_add_(0, rows, wide_MRD.flatten(0, 1))
         num_members, batch, context = tokens_MBT.shape
-        by_position = grad_x_MRD.view(num_members, batch, context, -1).sum(
-            dim=1, dtype=grads["position_embedding"].dtype
-        )
-        grads["position_embedding"] += by_position
+        positions_MTD = split_parameters(grad_MP, self.shape)["position_embedding"]
+        positions_MTD += grad_x_MRD.view(num_members, batch, context, -1).sum(dim=1, dtype=grad_MP.dtype)
+
+    def _table_rows(self, tokens_MBT: Tensor) -> Tensor:
+        """Rows of the members' flat parameters, read as (·, D), that embed the tokens: the table stands first."""
+        rows_per_member = offsets(self.shape)[1] // self.shape.d_model
+        return tokens_MBT + torch.arange(len(tokens_MBT), device=self.device)[:, None, None] * rows_per_member
 
     def _trunk(self, x_MRD: Tensor, leaves: list[dict[str, Tensor]], dropout: Dropout | None) -> Tensor:
         """Output of the final layer norm. A block hands on its stream and its last addend, so the sum fuses."""
@@ -144,14 +144,9 @@ class StackedModel:
 
 
 def _block(
-    x_MRD: Tensor,
-    addend_MRD: Tensor,
-    p: dict[str, Tensor],
-    n_head: int,
-    n_ctx: int,
-    dropout: Dropout | None,
+    x_MRD: Tensor, addend_MRD: Tensor, p: dict[str, Tensor], n_head: int, n_ctx: int, dropout: Dropout | None,
     layer: int,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """One layer: the residual stream after attention, and what the feed-forward half adds to it."""
     x_MRD = x_MRD + addend_MRD
     mixed_MRD = _attention(_linear(_layer_norm(x_MRD, p["ln1_gain"], p["ln1_bias"]), p["qkv"]), n_head, n_ctx)

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """The end of an update: loss, norm, health and clipping of each member, then AdamW over the flat parameters."""
 
 import triton

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """Layer norm, one head's projections and causal attention of one sequence in one program; nothing (T, T) leaves it."""
 
 import triton
@@ -20,7 +21,7 @@ def head_projections(
 ):  # fmt: skip
     """Queries, keys and values (T, C) of one head, in bfloat16."""
     t, columns, c = tl.arange(0, T_PAD), tl.arange(0, D_PAD), tl.arange(0, C_PAD)
-    normal, inverse = standardise(load_rows(x, t, columns, T, D), columns, D)
+    normal, _inverse = standardise(load_rows(x, t, columns, T, D), columns, D)
     gain, bias = load_vector(weights + gain_at, columns, D), load_vector(weights + bias_at, columns, D)
     a = (normal * gain[None, :] + bias[None, :]).to(tl.bfloat16)
     block = half + qkv_at + head * C * D
@@ -93,7 +94,8 @@ def attention_backward(
 
 @triton.jit(do_not_specialize=["num_rows", "num_splits", "vector"])
 def projection_backward(
-    x, grad_qkv, grad_x, grad_half, normed, sums, master, half, P, num_rows, num_splits, gain_at, bias_at, qkv_at, vector,
+    x, grad_qkv, grad_x, grad_half, normed, sums, master, half,
+    P, num_rows, num_splits, gain_at, bias_at, qkv_at, vector,
     D: tl.constexpr, D_PAD: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Back through the projections and the layer norm into the residual stream, tile by tile of one member's rows.

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """Softmax cross-entropy of rows of logits: loss and gradient in one launch, the gradient in place of the logits."""
 
 import triton
@@ -8,7 +9,8 @@ from scaling_sim_torch.kernels.common import LOG2_E
 
 @triton.jit(do_not_specialize=["first_target", "target_stride"])
 def cross_entropy(
-    logits, targets, losses, num_rows, first_target, target_stride, V, scale, BLOCK: tl.constexpr, GRADIENT: tl.constexpr
+    logits, targets, losses, num_rows, first_target, target_stride, V, scale,
+    BLOCK: tl.constexpr, GRADIENT: tl.constexpr,
 ):  # fmt: skip
     """Loss (nats) of one row in float32; with ``GRADIENT`` the row becomes (softmax − one-hot)·scale.
 

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """Tokens of a batch, gathered on the device, and their embedding; the gradient of the position table."""
 
 import triton
@@ -11,7 +12,7 @@ def embed(
     starts, step, corpus, tokens, targets, x, master, P, num_sequences, batch, V,
     BITS: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, T: tl.constexpr, T_PAD: tl.constexpr,
 ):  # fmt: skip
-    """One sequence: inputs, targets (int32) and token + position embedding (float32). ``step`` is a row of ``starts``."""
+    """One sequence of row ``step`` of ``starts``: inputs, targets (int32), token + position embedding (float32)."""
     sequence = tl.program_id(0)
     start = tl.load(starts + tl.load(step) * num_sequences + sequence)
     t, columns = tl.arange(0, T_PAD), tl.arange(0, D_PAD)

@@ -1,7 +1,8 @@
-"""Final layer norm, tied head and cross-entropy: loss and gradient in one pass over the vocabulary, no logits in memory.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+"""Final layer norm, tied head, cross-entropy: loss and gradient in one pass over the vocabulary, no logits stored.
 
-The gradient of the head's input is Σ_v softmax_v·E_v − E_target: attention with the embedding as keys and values, so the
-online softmax of Milakov and Gimelshein (2018) and of FlashAttention (Dao et al. 2022) yields it with the loss.
+The gradient of the head's input is Σ_v softmax_v·E_v − E_target: attention with the embedding as keys and values, so
+the online softmax of Milakov and Gimelshein (2018) and of FlashAttention (Dao et al. 2022) yields it with the loss.
 """
 
 import triton
@@ -24,7 +25,7 @@ def head_forward(
     P, num_rows, num_splits, gain_at, bias_at, vector, V, scale,
     D: tl.constexpr, D_PAD: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, GRADIENT: tl.constexpr,
 ):  # fmt: skip
-    """Loss of each row (nats); with ``GRADIENT`` also log-sum-exp (base 2), ``normed``, and the gradient of x · scale."""
+    """Loss of each row (nats); with ``GRADIENT`` also log-sum-exp (base 2), ``normed``, and scale · ∂loss/∂x."""
     split, member = tl.program_id(0), tl.program_id(1).to(tl.int64)
     columns = tl.arange(0, D_PAD)
     weights, embedding = master + member * P, half + member * P

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """Everything of a layer after attention: output projection, residual, layer norm, feed-forward, residual."""
 
 import triton
@@ -19,7 +20,7 @@ def mlp_forward(
     x, mixed, mid, x_next, master, half, P, num_rows, num_splits, out_at, gain_at, bias_at, up_at, down_at,
     D: tl.constexpr, D_PAD: tl.constexpr, F: tl.constexpr, F_BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """``mid`` = x + attention output; ``x_next`` = mid + feed-forward; both float32, tile by tile of a member's rows."""
+    """``mid`` = x + attention output, ``x_next`` = mid + feed-forward, float32, tile by tile of a member's rows."""
     split, member = tl.program_id(0), tl.program_id(1).to(tl.int64)
     columns = tl.arange(0, D_PAD)
     weights, half = master + member * P, half + member * P
@@ -32,12 +33,12 @@ def mlp_forward(
         stream = load_rows(x, rows, columns, num_rows, D)
         stream += tl.dot(load_rows(mixed, rows, columns, num_rows, D), w_out)
         store_rows(mid, stream, rows, columns, num_rows, D)
-        normal, inverse = standardise(stream, columns, D)
+        normal, _inverse = standardise(stream, columns, D)
         b = (normal * gain[None, :] + bias[None, :]).to(tl.bfloat16)
         for f_first in range(0, F, F_BLOCK):
             f = f_first + tl.arange(0, F_BLOCK)
             u = tl.dot(b, tl.trans(load_rows(half + up_at, f, columns, F, D)))
-            gate, slope = gelu_gate(u)
+            gate, _slope = gelu_gate(u)
             stream = tl.dot((u * gate).to(tl.bfloat16), tl.trans(load_rows(half + down_at, columns, f, D, F)), stream)
         store_rows(x_next, stream, rows, columns, num_rows, D)
 

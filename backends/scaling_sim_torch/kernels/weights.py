@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """Gradients of a layer's matrices, and the sum of everything that was kept in parts."""
 
 import triton
@@ -66,12 +67,13 @@ def layer_gradients(
 
 @triton.jit(do_not_specialize=["num_members", "num_splits", "num_sums"])
 def combine(
-    partial, sums, slots, grad, squares, P, num_members, num_splits, num_sums, D, BLOCK: tl.constexpr, PARTS: tl.constexpr
+    partial, sums, slots, grad, squares, P, num_members, num_splits, num_sums, D,
+    BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """Sum the parts of a block of one member's gradient; ``squares`` (M, blocks) gets the block's Σ g² in float64.
 
-    ``slots`` says for each parameter where it stands in ``sums`` (vector · D + column), or −1 for ``partial``. Parts are
-    read ``PARTS`` at a time: one after another would wait for memory as often as there are parts.
+    ``slots`` says for each parameter where it stands in ``sums`` (vector · D + column), or −1 for ``partial``.
+    ``PARTS`` of them are read at a time: one after another would wait for memory as often as there are parts.
     """
     block, member = tl.program_id(0), tl.program_id(1).to(tl.int64)
     p, parts = block * BLOCK + tl.arange(0, BLOCK), tl.arange(0, PARTS)

@@ -1,0 +1,55 @@
+"""Compare the hand-written kernels with plain operations before they are trusted with a run.
+
+Compilers err (see `scaling_sim_torch.ptxas`), and a wrong gradient looks like a poor model. One small batch per
+shape and process costs the compilation that the run needs anyway.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from scaling_sim.model.init import initial_parameters
+from scaling_sim.model.shape import Shape
+from scaling_sim_torch.fused import FusedModel
+from scaling_sim_torch.model import position_losses
+
+TOLERANCE = 0.05
+"""Largest relative error of a whole gradient; bfloat16 products give less than 0.01."""
+SPREAD = 3.0
+"""The check's weights are initial ones times this: attention is then far from uniform."""
+
+
+@lru_cache
+def kernel_error(shape: Shape, device: torch.device) -> float:
+    """Largest relative error of a member's gradient by the kernels, against float32; NaN if it is not finite."""
+    params_MP = torch.stack([_weights(shape, seed, device) for seed in (0, 1)])
+    generator = torch.Generator().manual_seed(0)
+    corpus = torch.randint(0, min(shape.vocab_size, 256), (4 * shape.n_ctx,), generator=generator).to(torch.uint8)
+    starts_1MB = torch.randint(0, 3 * shape.n_ctx - 1, (1, 2, 2), generator=generator).to(device)
+    step = torch.zeros(1, dtype=torch.int64, device=device)
+    model = FusedModel(shape, 2, 2, device)
+    model.read(starts_1MB, step, corpus.to(device), 0xFF, params_MP)
+    _, grad_MP, _ = model.gradient(params_MP, params_MP.bfloat16())
+    window_U = torch.arange(shape.n_ctx + 1, device=device)
+    windows_MBU = corpus.to(device)[starts_1MB[0][..., None] + window_U].long()
+    expected_MP = _expected(params_MP, shape, windows_MBU)
+    error_M = (grad_MP - expected_MP).norm(dim=1) / expected_MP.norm(dim=1)
+    return float(error_M.max())
+
+
+def _weights(shape: Shape, seed: int, device: torch.device) -> Tensor:
+    initial = initial_parameters(shape, seed, "float32")
+    scaled = [
+        torch.from_numpy(value).flatten() * (1.0 if "gain" in name else SPREAD) for name, value in initial.items()
+    ]
+    return torch.cat(scaled).to(device)
+
+
+def _expected(params_MP: Tensor, shape: Shape, windows_MBU: Tensor) -> Tensor:
+    flat_MP = params_MP.clone().requires_grad_()
+    losses_MBT = position_losses(flat_MP, shape, windows_MBU[..., :-1], windows_MBU[..., 1:])
+    (grad_MP,) = torch.autograd.grad(losses_MBT.mean(dim=(1, 2)).sum(), flat_MP)
+    return grad_MP

@@ -1,0 +1,223 @@
+"""The fast paths of the PyTorch backend: plans, chunks of logits, replays, and both models against exact ones."""
+
+import numpy as np
+import pytest
+
+from scaling_sim.engine.cohort import Cohort, Member
+from scaling_sim.engine.conformance_cases import CASES, PLAIN
+from scaling_sim.engine.reference import BACKEND as REFERENCE
+from scaling_sim.errors import BackendWarning
+from scaling_sim.model.shape import Shape
+from scaling_sim_torch import BACKEND, TorchBackend
+from scaling_sim_torch.plan import Plan, fit, make_plan, stacked_bytes
+from scaling_sim_torch.ptxas import split_descriptors
+
+pytestmark = pytest.mark.torch
+
+BILLION = Shape(n_layer=24, d_model=2048, n_head=16, n_ctx=1024, vocab_size=50304)
+SMALL = Shape(n_layer=2, d_model=32, n_head=2, n_ctx=128, vocab_size=256)
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch")
+
+
+def cohort_of(shape, batch=32, dropout=0.0, members=1):
+    return Cohort(
+        shape=shape,
+        batch_sequences=batch,
+        members=tuple(Member(id=i, seed=i, dropout=dropout) for i in range(members)),
+    )
+
+
+# The stacked path ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_stacked_curves_evaluations_and_noise_follow_the_reference(torch, case, micro_batches):
+    from scaling_sim_torch.fast import StackedTrainer
+
+    members = case.cohort.members
+    if case.cohort.batch_sequences % micro_batches or (micro_batches > 1 and any(m.dropout for m in members)):
+        pytest.skip("the batch cannot be cut so")
+    plan = Plan("stacked", "test", micro_batches=micro_batches, checkpointed=micro_batches > 1)
+    trainer = StackedTrainer(case.cohort, case.splits(), "cpu", "bfloat16", plan)
+    reference = REFERENCE.start(case.cohort, case.splits(), precision="float64")
+    batches = case.batches(6)
+    np.testing.assert_allclose(trainer.advance(0, *batches), reference.advance(0, *batches), atol=0.003)
+    for got, expected in zip(
+        trainer.evaluate("test", case.starts(2)), reference.evaluate("test", case.starts(2)), strict=True
+    ):
+        np.testing.assert_allclose(got, expected, atol=0.003)
+    starts = case.starts(len(members), 2)
+    for got, expected in zip(trainer.gradient_noise(starts), reference.gradient_noise(starts), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0.02)
+
+
+def test_a_smaller_micro_batch_follows_when_memory_runs_out(torch, monkeypatch):
+    from scaling_sim_torch.fast import StackedTrainer
+    from scaling_sim_torch.stacked import StackedModel
+
+    whole = StackedTrainer(PLAIN.cohort, PLAIN.splits(), "cpu", "bfloat16", Plan("stacked", "test"))
+    cut = StackedTrainer(PLAIN.cohort, PLAIN.splits(), "cpu", "bfloat16", Plan("stacked", "test"))
+    exact = StackedModel.gradient
+
+    def gradient(self, *arguments):
+        if self.micro_batches < 4:
+            raise torch.OutOfMemoryError("no room")
+        exact(self, *arguments)
+
+    expected = whole.advance(0, *PLAIN.batches(3))
+    monkeypatch.setattr(StackedModel, "gradient", gradient)
+    with pytest.warns(BackendWarning, match="going on with"):
+        got = cut.advance(0, *PLAIN.batches(3))
+    np.testing.assert_allclose(got, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("num_members", [1, 3])
+def test_chunked_head_equals_autograd(torch, num_members, monkeypatch):
+    from torch.nn import functional
+
+    from scaling_sim_torch import cross_entropy
+
+    monkeypatch.setattr(cross_entropy, "MAX_LOGITS", 4 * 97 * 7 * num_members)  # seven rows of float32
+    torch.manual_seed(0)
+    y, table = torch.randn(num_members, 40, 8).requires_grad_(), torch.randn(num_members, 97, 8).requires_grad_()
+    targets = torch.randint(97, (num_members, 40))
+    losses, grad_table = torch.empty(num_members, 40), torch.ones(num_members, 97, 8)
+    grad_y = cross_entropy.head_gradient(y.detach(), table.detach(), targets, losses, grad_table, 0.5)
+    logits = torch.bmm(y, table.transpose(1, 2))
+    expected = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+    expected_y, expected_table = torch.autograd.grad(0.5 * expected.sum(), (y, table))
+    torch.testing.assert_close(losses, expected.detach())
+    torch.testing.assert_close(grad_y, expected_y)
+    torch.testing.assert_close(grad_table, 1 + expected_table)
+
+
+@pytest.mark.parametrize("num_members", [1, 16, 64])
+@pytest.mark.parametrize("vocab_size", [256, 50304])
+def test_never_more_than_256_mib_of_logits(torch, num_members, vocab_size):
+    from scaling_sim_torch.cross_entropy import chunk_rows
+
+    rows = chunk_rows(num_members, 65536, vocab_size)
+    assert 0 < num_members * rows * vocab_size * 2 <= 256 * 2**20
+
+
+# Plans -----------------------------------------------------------------------------------------------------------
+
+
+def test_exact_precisions_and_deterministic_runs_are_eager():
+    assert make_plan(cohort_of(SMALL), "cuda:0", "float32").path == "eager"
+    assert make_plan(cohort_of(SMALL), "cuda:0", "bfloat16", deterministic=True).path == "eager"
+    assert make_plan(cohort_of(SMALL), "cpu", "bfloat16").path == "eager"
+
+
+@pytest.mark.parametrize(
+    ("shape", "dropout", "reason"),
+    [
+        (BILLION, 0.0, "d_model 2048"),
+        (SMALL, 0.1, "dropout"),
+        (Shape(n_layer=1, d_model=32, n_head=1, n_ctx=256), 0.0, "n_ctx 256"),
+        (Shape(n_layer=0, d_model=32, n_head=1, n_ctx=64), 0.0, "no layers"),
+    ],
+)
+def test_what_the_kernels_do_not_cover_is_stacked_and_says_why(shape, dropout, reason):
+    plan = make_plan(cohort_of(shape, dropout=dropout), "cuda:0", "bfloat16")
+    assert plan.path == "stacked"
+    assert reason in str(plan)
+
+
+def test_memory_decides_on_micro_batches_then_on_checkpoints():
+    cohort = cohort_of(BILLION)
+    whole = stacked_bytes(BILLION, 1, 32)
+    assert fit(cohort, whole) == (1, False)
+    assert fit(cohort, whole - 1) == (2, False)
+    least = stacked_bytes(BILLION, 1, 1)
+    micro, checkpointed = fit(cohort, least - 1)
+    assert checkpointed
+    assert stacked_bytes(BILLION, 1, 32 // micro, checkpointed=True) < least
+
+
+def test_the_backend_explains_its_path():
+    assert TorchBackend(deterministic=True).explain(cohort_of(SMALL), "cpu", "bfloat16").startswith("eager: ")
+
+
+# The repair of ptxas ---------------------------------------------------------------------------------------------
+
+PTX = """
+bfe.u32 	%r377, %r348, 4, 14;
+cvt.u64.u32 	%rd44, %r377;
+or.b64 	%rd11, %rd44, -9223371899415822336;
+add.s64 	%rd12, %rd44, -9223371899415822334;
+cvt.u64.u32 	%rd50, %r9;
+add.s64 	%rd51, %rd50, -64;
+add.s64 	%rd52, %rd44, 8;
+"""
+
+
+def test_descriptors_are_composed_from_halves_and_pointers_left_alone():
+    lines = split_descriptors(PTX).strip().splitlines()
+    high = (-9223371899415822334 % 2**64) >> 32
+    assert f"add.u32 lo, %r377, {-9223371899415822334 % 2**32}; mov.b32 hi, {high};" in lines[3]
+    assert "or.b32 lo, %r377" in lines[2]
+    assert lines[4:6] == PTX.strip().splitlines()[4:6], "a negative offset of an index must keep its carry"
+
+
+# On the card -----------------------------------------------------------------------------------------------------
+
+SHAPES = [
+    SMALL,
+    Shape(n_layer=1, d_model=16, n_head=1, n_ctx=128, vocab_size=256),
+    Shape(n_layer=3, d_model=10, n_head=1, n_ctx=64, vocab_size=256),
+    Shape(n_layer=2, d_model=40, n_head=5, n_ctx=50, vocab_size=300, d_ff=72),
+    Shape(n_layer=2, d_model=64, n_head=2, n_ctx=128, vocab_size=5003),
+    Shape(n_layer=1, d_model=128, n_head=4, n_ctx=100, vocab_size=256),
+]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_kernels_agree_with_plain_operations(torch, shape):
+    from scaling_sim_torch.selfcheck import kernel_error
+
+    assert kernel_error(shape, torch.device("cuda:0")) < 0.02
+
+
+@pytest.mark.gpu
+def test_replayed_updates_equal_single_ones(torch):
+    cohort, rng = cohort_of(SMALL, batch=8, members=3), np.random.default_rng(0)
+    splits = {"train": (np.cumsum(rng.integers(0, 3, 5000)) % 256).astype(np.uint8)}
+    starts, lr = rng.integers(0, 4000, (21, 3, 8)), np.full((21, 3), 1e-3)
+    together = BACKEND.start(cohort, splits, "cuda:0", "bfloat16")
+    apart = BACKEND.start(cohort, splits, "cuda:0", "bfloat16")
+    losses = together.advance(0, starts, lr)
+    single = [apart.advance(step, starts[step : step + 1], lr[step : step + 1]) for step in range(21)]
+    np.testing.assert_array_equal(losses, np.concatenate(single))
+    together.retire([1])
+    after = together.advance(21, starts[:9, [0, 2]], lr[:9, :2])
+    expected = apart.advance(21, starts[:9], lr[:9])[:, [0, 2]]
+    np.testing.assert_allclose(after, expected, atol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.parametrize(("n_layer", "d_model", "n_head"), [(1, 16, 1), (2, 32, 2), (2, 64, 2), (4, 128, 4)])
+def test_final_losses_of_paired_runs(torch, n_layer, d_model, n_head):
+    """The fidelity bar of the design: mean difference ≤ 5e-4 nats or below two standard errors, over eight seeds."""
+    shape = Shape(n_layer=n_layer, d_model=d_model, n_head=n_head, n_ctx=64, vocab_size=256)
+    cohort, rng = cohort_of(shape, batch=16, members=8), np.random.default_rng(0)
+    noise = rng.random(200_000) < 0.2
+    tokens = np.where(noise, rng.integers(0, 256, 200_000), np.cumsum(rng.integers(0, 3, 200_000)) % 256)
+    splits = {"train": tokens[:150_000].astype(np.uint8), "test": tokens[150_000:].astype(np.uint8)}
+    starts = rng.integers(0, 149_000, (400, 8, 16))
+    lr = np.repeat(3e-3 * np.minimum(1, np.arange(1, 401) / 40)[:, None], 8, axis=1)
+    final = []
+    for precision in ("bfloat16", "float32"):
+        trainer = BACKEND.start(cohort, splits, "cuda:0", precision)
+        trainer.advance(0, starts, lr)
+        final.append(trainer.evaluate("test", np.arange(0, 48_000, 64).reshape(-1, 15))[0].mean(axis=1))
+    difference = final[0] - final[1]
+    standard_error = difference.std(ddof=1) / np.sqrt(len(difference))
+    assert abs(difference.mean()) < max(5e-4, 2 * standard_error), difference
