@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from warnings import warn
 
@@ -14,7 +14,8 @@ from scaling_sim.laws.constants import FRONTIER_LAW
 from scaling_sim.laws.registry import get_law
 from scaling_sim.predict.backtest import Backtest, backtest_of
 from scaling_sim.predict.discrepancy import Discrepancy, discrepancy_of
-from scaling_sim.predict.overfit import converged_loss, overfitting, stopping_step
+from scaling_sim.predict.offsets import offsets, split_columns
+from scaling_sim.predict.overfit import THRESHOLD, converged_loss, data_needed, overfitting, stopping_step
 from scaling_sim.predict.quantity import Quantity
 from scaling_sim.predict.reach import Reach
 from scaling_sim.predict.run import Run
@@ -76,6 +77,10 @@ class Forecast:
         The whole expected learning curve, for laws that have one; without scatter.
     overfitting, stopping_step : Quantity or None
         δL (4.3) and the least step at which to stop (5.7) at B ≫ B_crit, where D is given and the law knows them.
+    data_needed : Quantity or None
+        Unique tokens that keep δL at the threshold (4.4), where the law knows them.
+    other_losses : split → Quantity
+        Losses on other texts, of fits whose runs carry them (`scaling_sim.predict.offsets`).
     backtest_coverage90 : float or None
         Share of held-out rows inside the 90 % intervals of the back-test behind this forecast; None without one.
     """
@@ -89,6 +94,8 @@ class Forecast:
     curve: Curve | None = None
     overfitting: Quantity | None = None
     stopping_step: Quantity | None = None
+    data_needed: Quantity | None = None
+    other_losses: Mapping[str, Quantity] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     backtest_coverage90: float | None = None
 
@@ -114,9 +121,9 @@ class Forecast:
     @property
     def quantities(self) -> dict[str, Quantity]:
         """Everything predicted, by JSON key."""
-        extra = [q for q in (self.overfitting, self.stopping_step) if q is not None]
+        extra = [q for q in (self.overfitting, self.stopping_step, self.data_needed) if q is not None]
         named = {"loss_nats": self.loss, "law_alone_loss_nats": self.law_loss}
-        return named | {f"{q.name}_{q.unit}": q for q in extra}
+        return named | {f"{q.name}_{q.unit}": q for q in (*extra, *self.other_losses.values())}
 
     def to_json(self) -> dict[str, Any]:
         """Loss with and without discrepancy, what was asked, and how far it extrapolates."""
@@ -161,6 +168,7 @@ def forecast(
     B: float | None = None,
     S: float | None = None,
     backtest: Backtest | Literal["auto"] | None = "auto",
+    overfit: float = THRESHOLD,
     seed: int = 0,
 ) -> Forecast:
     """Return the expected loss of one run under any law.
@@ -178,6 +186,8 @@ def forecast(
         None: the law alone. Otherwise the forecast carries the discrepancy that the fit's own runs show from their law
         (`scaling_sim.predict.discrepancy`) and, if the run is larger than all of them, says what a back-test of such
         forecasts showed: this one, or ("auto") one that is made once.
+    overfit : float
+        Relative overfitting δL that ``data_needed`` allows.
     seed : int
         Of the draws of discrepancy and scatter.
 
@@ -193,6 +203,8 @@ def forecast(
     LawError
         If the law does not predict losses.
     """
+    if not (np.isfinite(overfit) and overfit > 0):
+        raise ConfigError(f"overfit, the relative overfitting allowed, must be above 0, got {overfit}")
     given = {"N": N, "D": D, "tokens": tokens, "B": B, "S": S}
     run = Run.of(**given)
     if fit.law_name == FRONTIER_LAW or fit.law_name == "critical-batch":
@@ -204,6 +216,7 @@ def forecast(
     loss = law_loss if model is None else _model_loss(model, run, form, seed)
     curve = _curve(fit if model is None else model, run, model, seed) if form == "curve" else None
     excess, stop = _early_stopping(fit, p, run)
+    others, unknown = _other_losses(fit, loss, seed)
     ignored = _ignored(fit, given)
     _warn_of_the_impossible(fit, run, loss)
     return Forecast(
@@ -216,7 +229,9 @@ def forecast(
         curve,
         excess,
         stop,
-        (*notes, *ignored, *unlearned, *why),
+        _data_needed(p, run, overfit),
+        others,
+        (*notes, *ignored, *unknown, *unlearned, *why),
         None if tested is None else tested.coverage(),
     )
 
@@ -338,6 +353,28 @@ def _early_stopping(fit: Fit, p: Mapping[str, Array], run: Run) -> tuple[Quantit
     limit = converged_loss(run.N, p)
     steps = stopping_step(limit * (1 + overfitting(run.N, run.D, p)), limit, p)
     return excess, Quantity("stopping", steps[:, 0], "steps")
+
+
+def _data_needed(p: Mapping[str, Array], run: Run, threshold: float) -> Quantity | None:
+    """Unique tokens that keep δL at the threshold (4.4)."""
+    if "D_c" not in p or "N_c" not in p or run.N is None:
+        return None
+    return Quantity("data_needed", data_needed(run.N, p, threshold)[:, 0], "tokens")
+
+
+def _other_losses(fit: Fit, loss: Array, seed: int) -> tuple[dict[str, Quantity], tuple[str, ...]]:
+    """Losses on the other texts that the runs carry, by split, and notes on those that cannot be learned."""
+    runs = getattr(fit, "runs", None)
+    if runs is None or not split_columns(runs):
+        return {}, ()
+    learned = offsets(runs, seed=seed)
+    found = {name: Quantity(f"loss_{name}", one.loss(loss, seed), "nats") for name, one in learned.splits.items()}
+    low = float(np.median(loss))
+    beyond = [name for name, one in learned.splits.items() if low < one.span[0]]
+    notes = [f"no loss on {name}: {why}" for name, why in learned.skipped.items()]
+    if beyond:
+        notes.append(f"losses on {', '.join(beyond)} extrapolate their offset to losses that no run reached")
+    return found, tuple(notes)
 
 
 def _median(entry: dict[str, Any] | None) -> float | None:

@@ -247,3 +247,21 @@ def test_a_backtest_that_was_not_needed_is_null_not_zero() -> None:
     assert beyond["backtested_decades"] is None
     assert "at least 2 cuts" in beyond["backtested_decades_reason"]
     assert forecast(fit, N=1e9, tokens=1e13, backtest=made_backtest()).to_json()["backtested_decades"] == 1.0
+
+
+def test_data_that_keep_overfitting_small() -> None:
+    """(4.4): 2 % of overfitting takes 5.5e3·N^.738 unique tokens by Table 2; the forecast on them overfits by 2 %."""
+    fit = constants("kaplan-table2")
+    found = forecast(fit, N=1e8, D=1e9).data_needed
+    assert found is not None
+    assert found.median == pytest.approx(5.5e3 * 1e8**0.738, rel=0.02)
+    again = forecast(fit, N=1e8, D=found.median).overfitting
+    assert again is not None
+    assert again.median == pytest.approx(0.02, rel=1e-9)
+    strict = forecast(fit, N=1e8, D=1e9, overfit=0.01)
+    assert strict.data_needed is not None
+    assert strict.data_needed.median > found.median
+    assert strict.to_json()["data_needed_tokens"]["median"] == strict.data_needed.median
+    assert forecast(constants("hoffmann"), N=1e8, tokens=1e9).data_needed is None
+    with pytest.raises(ConfigError, match="overfit, the relative overfitting allowed, must be above 0"):
+        forecast(fit, N=1e8, D=1e9, overfit=0.0)
