@@ -161,7 +161,7 @@ def compare_definitions(
     columns : mapping
         Those names to the columns of the table that hold them.
     num_draws, seed : int
-        Of the Gaussian approximation of each posterior (`scaling_sim.inference.approximate`).
+        Of the posterior under each definition, by importance sampling (`scaling_sim.inference.approximate`).
 
     Raises
     ------
@@ -175,9 +175,12 @@ def compare_definitions(
     sizes = {name: c.N[rows] for name, c in found.items()}
     smallest = min(sizes, key=lambda name: float(np.median(sizes[name])))
     n, tokens = sizes[smallest], table.tokens[rows]
-    optima = {}
+    optima: dict[str, _Optimum] = {}
+    notes: list[str] = []
     for name, counting in found.items():
         fitted = approximate_fit(_recounted(table, counting, rows), LAW, num_draws=num_draws, seed=seed)
+        if not fitted.converged:
+            notes.append(f"{name}: importance sampling failed ({fitted.ess:.0f} effective draws); do not rely on it")
         p = {key: np.asarray(values)[:, None] for key, values in fitted.draws.items()}
         size = Curve.proportional() if name == smallest else Curve.through(n, counting.N[rows])
         plain = np.allclose(counting.cost[rows], 6 * counting.N[rows] * tokens, rtol=1e-6)
@@ -188,7 +191,7 @@ def compare_definitions(
     means = np.median(log_n, axis=0), np.median(first.log_tokens(log_n), axis=0)
     made = {name: _row(found[name], optima[name], means, rows) for name in found}
     omega, mapped = _mapping(optima, n, tokens, smallest)
-    return Definitions(budgets, made, omega, mapped, found[smallest].words.split(",")[0])
+    return Definitions(budgets, made, omega, mapped, found[smallest].words.split(",")[0], tuple(notes))
 
 
 @dataclass(frozen=True)
