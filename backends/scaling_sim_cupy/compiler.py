@@ -14,7 +14,7 @@ import cupy
 
 from scaling_sim_cupy.layout import Layout
 
-SOURCES = ("precision", "layers", "attention", "cross_entropy", "model", "optimizer")
+SOURCES = ("precision", "tiles", "layers", "memory", "attention", "cross_entropy", "block", "model", "optimizer")
 """In the order in which they build on each other."""
 
 TOKEN_TYPES = {"uint8": "unsigned char", "uint16": "unsigned short", "uint32": "unsigned int"}

@@ -158,7 +158,7 @@ class Layout:
 
     @property
     def shared_bytes(self) -> int:
-        """Shared memory of one CTA; ``Shared`` in ``model.cu``."""
+        """Shared memory of one CTA; ``Shared`` in ``block.cu``."""
         d, u, f, v, t = (self.widths[name] for name in "DUFVT")
         warps, chunk_f, chunk_v = t // 16, _widest(f, 64), _widest(v, 128)
         work = max(3 * u + 8, 2 * (chunk_f + 8), chunk_v + 8)
