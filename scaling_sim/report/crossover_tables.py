@@ -10,7 +10,7 @@ from scaling_sim.report.data import ReportData
 from scaling_sim.report.table import Cell, Range, Table
 
 if TYPE_CHECKING:
-    from scaling_sim.predict import Crossover
+    from scaling_sim.predict import Crossover, Quantity
 
 CROSSING = {
     "C_pf_days": "C_min, PF-days",
@@ -103,9 +103,15 @@ def _paper_rows() -> Iterator[tuple[Cell, ...]]:
 
 
 def _row(words: str, result: Crossover) -> tuple[Cell, ...]:
-    crossing = [Range.of(result.quantities[key]) for key in ("C_pf_days", "N_parameters", "loss_nats")]
-    own = None if result.tension is result.printed_tension else Range.of(result.tension.pf_days)
-    return (words, *crossing, f"{result.probability_none:.1%}", own, Range.of(result.printed_tension.pf_days))
+    crossing = [_middle(result.quantities[key]) for key in ("C_pf_days", "N_parameters", "loss_nats")]
+    none = None if result.C.draws.size == 1 else f"{result.probability_none:.1%}"
+    own = None if result.tension is result.printed_tension else _middle(result.tension.pf_days)
+    return (words, *crossing, none, own, _middle(result.printed_tension.pf_days))
+
+
+def _middle(quantity: Quantity) -> Cell:
+    """Median with its interval; published constants have none."""
+    return quantity.median if quantity.draws.size == 1 else Range.of(quantity)
 
 
 def sensitivity_table(data: ReportData) -> Table | None:
