@@ -119,9 +119,14 @@ def report(row: tuple[int, ...], found: dict[str, Any]) -> dict[str, Any]:
         if "ms" not in measured:
             line[f"{which}_error"] = measured["error"]
             continue
-        line |= {f"{which}_ms": round(measured["ms"], 4), f"{which}_tokens_per_second": round(tokens / measured["ms"] * 1e3)}
+        line |= {
+            f"{which}_ms": round(measured["ms"], 4),
+            f"{which}_tokens_per_second": round(tokens / measured["ms"] * 1e3),
+        }
         line |= {f"{which}_spread_ms": round(measured["spread"], 4), f"{which}_gib": round(measured["gib"], 2)}
-        full, causal = (f * tokens / measured["ms"] / 1e9 / measured["peak"] for f in flops_per_token(n_layer, d, vocab, context))
+        full, causal = (
+            f * tokens / measured["ms"] / 1e9 / measured["peak"] for f in flops_per_token(n_layer, d, vocab, context)
+        )
         line |= {f"{which}_peak_share": round(full, 4), f"{which}_peak_share_causal": round(causal, 4)}
         line["peak_tflops"] = round(measured["peak"])
     if all("ms" in measured for measured in found.values()) and len(found) == 2:

@@ -11,7 +11,7 @@ from scaling_sim.engine.checks import check_start
 from scaling_sim.engine.cohort import Cohort, Precision
 from scaling_sim.engine.protocol import Tokens
 from scaling_sim.errors import BackendWarning
-from scaling_sim_torch.plan import make_plan, stacked_plan
+from scaling_sim_torch.plan import least_bytes, make_plan, stacked_plan
 
 if TYPE_CHECKING:
     from scaling_sim_torch.trainer import TorchTrainer
@@ -54,7 +54,7 @@ class TorchBackend:
             return reason
         if precision not in PRECISIONS:
             return f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
-        return _why_no_device(device)
+        return _why_no_device(device) or _why_not_shared(cohort)
 
     def start(
         self, cohort: Cohort, splits: Mapping[str, Tokens], device: str = "cpu", precision: Precision = "float32"
@@ -94,6 +94,10 @@ class TorchBackend:
         """The path that `start` would take, and why."""
         return str(make_plan(cohort, device, precision, deterministic=self.deterministic, free=self.free_bytes(device)))
 
+    def memory_bytes(self, cohort: Cohort, precision: Precision) -> float:
+        """Least memory that ``cohort`` needs; more makes it faster."""
+        return least_bytes(cohort, precision)
+
     def free_bytes(self, device: str) -> float | None:
         """Free memory of a GPU, with what PyTorch holds in reserve; None on the CPU."""
         if device == "cpu":
@@ -105,6 +109,14 @@ class TorchBackend:
 
 
 BACKEND = TorchBackend()
+
+
+def _why_not_shared(cohort: Cohort) -> str | None:
+    from scaling_sim_torch.distributed import num_ranks
+
+    if num_ranks() > 1 and any(member.dropout for member in cohort.members):
+        return "several ranks share its batches, and dropout masks are numbered within a whole one; train it on one"
+    return None
 
 
 def _num_cuda_devices() -> int:

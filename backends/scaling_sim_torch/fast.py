@@ -17,6 +17,7 @@ from scaling_sim.engine.protocol import Tokens
 from scaling_sim.engine.reference import standard_error
 from scaling_sim.errors import BackendWarning
 from scaling_sim_torch.capture import Replays, Tables
+from scaling_sim_torch.distributed import average, is_shared, num_ranks, share
 from scaling_sim_torch.dropout import Dropout
 from scaling_sim_torch.flat_adamw import FlatAdamW
 from scaling_sim_torch.fused import FusedModel
@@ -146,7 +147,8 @@ class StackedTrainer(FastTrainer):
 
     def _update_of(self, tables: Tables) -> Callable[[], None]:
         model, optimizer = self._model(), self._optimizer()
-        rows = self.cohort.batch_sequences * self.cohort.shape.n_ctx
+        batch = self.cohort.batch_sequences
+        rows = batch // (num_ranks() if is_shared(batch) else 1) * self.cohort.shape.n_ctx
         losses_MR = torch.empty(len(self.members), rows, device=self.device)
         grad_MP = torch.empty_like(self.flat["params"])
 
@@ -154,11 +156,13 @@ class StackedTrainer(FastTrainer):
             starts_MB = tables.starts.index_select(0, tables.step)[0]
             update_number = tables.update.index_select(0, tables.step)[0]
             dropout = None if self.dropout_keys is None else Dropout(self.dropout_keys, update_number)
-            windows_MBU = self._all_windows("train", starts_MB)
+            windows_MBU = self._all_windows("train", share(starts_MB))
             self._within_memory(
                 model,
                 lambda: model.gradient(self.flat["params"], self.half_MP, windows_MBU, losses_MR, grad_MP, dropout),
             )
+            if is_shared(batch):
+                average(losses_MR, grad_MP)
             optimizer.step(losses_MR, grad_MP, tables)
 
         return update

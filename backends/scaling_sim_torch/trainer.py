@@ -23,6 +23,7 @@ from scaling_sim.engine.cohort import Cohort, Precision
 from scaling_sim.engine.protocol import State, Tokens
 from scaling_sim.engine.reference import standard_error
 from scaling_sim.model.init import initial_parameters
+from scaling_sim_torch.distributed import average, is_shared, share
 from scaling_sim_torch.dropout import Dropout, DropoutKeys
 from scaling_sim_torch.model import position_losses, split_parameters
 from scaling_sim_torch.optimizer import Schedule, adamw, clip_factors, decay_mask
@@ -153,13 +154,17 @@ class TorchTrainer:
         return torch.where(self.healthy_M, loss_M, torch.nan)
 
     def _gradients(self, starts_MB: Tensor, dropout: Dropout | None) -> tuple[Tensor, Tensor]:
-        """Mean losses (M,) in float64 and their gradients (M, P)."""
+        """Mean losses (M,) in float64 and their gradients (M, P); over all ranks where several share a batch."""
+        divided, starts_MB = is_shared(starts_MB.shape[1]), share(starts_MB)
         flat_MP = self.flat["params"].detach().requires_grad_()
         with self._arithmetic(starts_MB.numel()):
             losses_MBT = position_losses(flat_MP, self.cohort.shape, *self._windows("train", starts_MB), dropout)
             loss_M = losses_MBT.mean(dim=(1, 2), dtype=torch.float64)
         (grad_MP,) = torch.autograd.grad(loss_M.sum(), flat_MP)
-        return loss_M.detach(), grad_MP
+        loss_M = loss_M.detach()
+        if divided:
+            average(loss_M, grad_MP)
+        return loss_M, grad_MP
 
     @contextmanager
     def _arithmetic(self, num_sequences: int) -> Iterator[None]:

@@ -45,7 +45,7 @@ def check_memory(cohort: Cohort, backend: Backend, device: str, precision: Preci
     """
     estimate: Callable[[Cohort, Precision], float] = getattr(backend, "memory_bytes", cohort_bytes)
     tell: Callable[[str], float | None] | None = getattr(backend, "free_bytes", None)
-    free = tell(device) if tell else free_bytes() if device == "cpu" else None
+    free = free_bytes() if device == "cpu" else tell(device) if tell else None
     needed = estimate(cohort, precision) * max(1, num_workers)
     if free is not None and needed > free:
         shape = cohort.shape

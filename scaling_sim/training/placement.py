@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from scaling_sim.engine.cohort import Precision
+from scaling_sim.engine.cohort import Cohort, Precision
 from scaling_sim.engine.protocol import Backend
 from scaling_sim.engine.registry import get_backend
 from scaling_sim.errors import BackendUnavailable, ScalingSimError
@@ -76,9 +76,16 @@ def choose_backend(
             skipped = f" ({'; '.join(refused)})" if refused else ""
             how = "asked for" if backend != "auto" else "the fastest that works here"
             where = ", ".join(places)
-            return Placement(found, places, precision, f"{name} on {where} in {precision}: {how}{skipped}")
+            path = _path(found, plans, places[0], precision)
+            return Placement(found, places, precision, f"{name} on {where} in {precision}{path}: {how}{skipped}")
         refused.append(f"{name}: {why}")
     raise BackendUnavailable("no backend can train these runs. " + "; ".join(refused))
+
+
+def _path(backend: Backend, plans: Sequence[CohortPlan], device: str, precision: Precision) -> str:
+    """What the backend will do with the first cohort, where it tells (``explain(cohort, device, precision)``)."""
+    tell: Callable[[Cohort, str, Precision], str] | None = getattr(backend, "explain", None)
+    return f" ({plans[0].label}: {tell(plans[0].task().cohort(), device, precision)})" if tell and plans else ""
 
 
 def _devices(

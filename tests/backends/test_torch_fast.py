@@ -1,5 +1,9 @@
 """The fast paths of the PyTorch backend: plans, chunks of logits, replays, and both models against exact ones."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -140,8 +144,63 @@ def test_memory_decides_on_micro_batches_then_on_checkpoints():
     assert stacked_bytes(BILLION, 1, 32 // micro, checkpointed=True) < least
 
 
+def test_a_work_space_that_does_not_fit_is_stacked(monkeypatch):
+    from scaling_sim_torch import plan
+
+    monkeypatch.setattr(plan, "_why_no_kernels", lambda device: None)
+    cohort = cohort_of(SMALL, batch=64, members=64)
+    assert plan.make_plan(cohort, "cuda:0", "bfloat16", free=plan.fused_bytes(cohort)).path == "fused"
+    smaller = plan.make_plan(cohort, "cuda:0", "bfloat16", free=plan.fused_bytes(cohort) - 1)
+    assert smaller.path == "stacked"
+    assert "does not fit" in str(smaller)
+    assert plan.least_bytes(cohort, "bfloat16") < plan.fused_bytes(cohort)
+
+
 def test_the_backend_explains_its_path():
     assert TorchBackend(deterministic=True).explain(cohort_of(SMALL), "cpu", "bfloat16").startswith("eager: ")
+
+
+# Several ranks ---------------------------------------------------------------------------------------------------
+
+RANK = """
+import sys
+import numpy as np
+import torch.distributed as dist
+from scaling_sim.engine.conformance_cases import DROPOUT, PLAIN
+from scaling_sim_torch import BACKEND
+from scaling_sim_torch.fast import StackedTrainer
+from scaling_sim_torch.plan import Plan
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+assert "several ranks" in BACKEND.why_unsupported(DROPOUT.cohort, "cpu", "float32")
+eager = BACKEND.start(PLAIN.cohort, PLAIN.splits(), precision="float64")
+stacked = StackedTrainer(PLAIN.cohort, PLAIN.splits(), "cpu", "bfloat16", Plan("stacked", "test"))
+found = {name: one.advance(0, *PLAIN.batches(5)) for name, one in (("eager", eager), ("stacked", stacked))}
+noise = eager.gradient_noise(PLAIN.starts(3, 2))
+np.savez(f"{folder}/{rank}.npz", small=noise[0], big=noise[1], qkv=eager.state()["params.qkv"], **found)
+dist.destroy_process_group()
+"""
+
+
+def test_two_ranks_give_the_curve_of_one(torch, tmp_path):
+    command = [sys.executable, "-W", "ignore", "-c", RANK]
+    ranks = [subprocess.Popen([*command, str(rank), str(tmp_path)], env=worker_environment()) for rank in (0, 1)]
+    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    first, second = (np.load(tmp_path / f"{rank}.npz") for rank in (0, 1))
+    for name in first.files:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=f"{name} must agree between ranks")
+    alone = BACKEND.start(PLAIN.cohort, PLAIN.splits(), precision="float64")
+    np.testing.assert_allclose(first["eager"], alone.advance(0, *PLAIN.batches(5)), rtol=1e-12)
+    np.testing.assert_allclose(first["stacked"], first["eager"], atol=0.003)
+    small, big = alone.gradient_noise(PLAIN.starts(3, 2))
+    np.testing.assert_allclose(first["small"], small, rtol=1e-10)
+    np.testing.assert_allclose(first["big"], big, rtol=1e-10)
+    np.testing.assert_allclose(first["qkv"], alone.state()["params.qkv"], rtol=1e-9, atol=1e-12)
+
+
+def worker_environment():
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
 
 
 # The repair of ptxas ---------------------------------------------------------------------------------------------
