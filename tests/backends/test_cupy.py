@@ -182,7 +182,7 @@ def test_the_folder_of_kernels_is_what_is_compiled():
     import scaling_sim_cupy
 
     folder = Path(scaling_sim_cupy.__file__).parent / "kernels"
-    names = "precision tiles layers memory attention cross_entropy block model optimizer".split()
+    names = ["precision", "tiles", "layers", "memory", "attention", "cross_entropy", "block", "model", "optimizer"]
     assert {path.stem for path in folder.glob("*.cu")} == set(names)
 
 
