@@ -119,7 +119,7 @@ def default_candidates(
     if fit.law_name.removesuffix("-floor") in ("kaplan", "kaplan-ns", "kaplan-nd"):
         made = _kaplan_candidates(fit, _batch(runs, limits), sizes, ratios)
     else:
-        made = [_final(N, N * ratio, limits.batch) for N in sizes for ratio in ratios]
+        made = [_final(N, _round(N * ratio), limits.batch) for N in sizes for ratio in ratios]
     most = min(budget, limits.largest_run or np.inf)
     enough = [c for c in made if (c.D or c.tokens or 0.0) <= (limits.max_tokens or np.inf)]
     affordable = [c for c in enough if c.cost <= most]
@@ -129,11 +129,16 @@ def default_candidates(
     return affordable
 
 
-def _sizes(runs: Any, budget: float, limits: Constraints) -> Array:
+def _sizes(runs: Any, budget: float, limits: Constraints) -> list[float]:
     if limits.sizes is not None:
-        return np.unique(np.asarray(limits.sizes, dtype=np.float64))
+        return sorted({float(size) for size in limits.sizes})
     least = float(runs.N[runs.N > 0].min())
-    return np.geomspace(least, max(float(runs.N.max()), np.sqrt(budget / 6)), NUM_SIZES)
+    return [_round(N) for N in np.geomspace(least, max(float(runs.N.max()), np.sqrt(budget / 6)), NUM_SIZES)]
+
+
+def _round(number: float) -> float:
+    """Three digits: nobody builds a model more exactly."""
+    return float(f"{number:.3g}")
 
 
 def _ratios(runs: Any, limits: Constraints) -> tuple[float, float]:
@@ -156,15 +161,15 @@ def _final(N: float, tokens: float, B: float | None) -> Candidate:
     return Candidate("final", N, 6 * N * tokens, tokens=tokens, B=B, S=None if B is None else tokens / B)
 
 
-def _kaplan_candidates(fit: Fit, B: float | None, sizes: Array, ratios: Array) -> list[Candidate]:
+def _kaplan_candidates(fit: Fit, B: float | None, sizes: Sequence[float], ratios: Array) -> list[Candidate]:
     middle = {name: float(np.median(values)) for name, values in fit.draws.items()}
     made: list[Candidate] = []
     for N in sizes:
-        for ratio in ratios[:: 1 if "S_c" not in middle else 2]:
+        for tokens in [_round(N * ratio) for ratio in ratios[:: 1 if "S_c" not in middle else 2]]:
             if "S_c" in middle and B is not None:
-                made.append(Candidate("curve", N, 6 * N * N * ratio, tokens=N * ratio, B=B, S=N * ratio / B))
+                made.append(Candidate("curve", N, 6 * N * tokens, tokens=tokens, B=B, S=tokens / B))
             if "D_c" in middle:
-                made.append(Candidate("stopped", N, _stopped_cost(N, N * ratio, B, middle), D=N * ratio, B=B))
+                made.append(Candidate("stopped", N, _stopped_cost(N, tokens, B, middle), D=tokens, B=B))
     return made
 
 

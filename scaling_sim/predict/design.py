@@ -1,8 +1,8 @@
 """Which runs to buy next, so that a target (N* at a budget, a loss, C*) becomes surer.
 
-The law and its misfit (`scaling_sim.predict.discrepancy`) give joint draws of the target and of what each run would
-measure (`joint`); a search over lists of runs within the budget (`search`) finds the one that leaves least variance.
-The misfit matters: if the law were true, many tiny runs in far corners would pin it down, and where it is not, those
+The law and its misfit (`scaling_sim.predict.discrepancy`) say what each run would tell about the target (`outlook`); a
+search over lists of runs within the budget (`search`) finds the one that leaves least variance. The misfit matters: if
+the law were true, many tiny runs in far corners would pin it down, and where it is not, those
 corners mislead.
 """
 
@@ -19,8 +19,9 @@ from scaling_sim.config import config_hash
 from scaling_sim.errors import ConfigError, ConvergenceError, DesignError, LawError
 from scaling_sim.laws.registry import get_law
 from scaling_sim.predict.candidates import Candidate, Constraints, default_candidates
-from scaling_sim.predict.discrepancy import SCHEME, Discrepancy, learn
-from scaling_sim.predict.joint import Joint, joint_by_law, joint_with_misfit
+from scaling_sim.predict.discrepancy import SCHEME, grid, mixture, pose
+from scaling_sim.predict.joint import World, world_by_draws
+from scaling_sim.predict.outlook import worlds
 from scaling_sim.predict.quantity import Quantity
 from scaling_sim.predict.search import Rules, Search
 from scaling_sim.predict.source import Fit, head
@@ -103,7 +104,9 @@ class Design:
             c = purchase.candidate
             seen[c] += 1
             seed = seen[c] - 1
-            number = config_hash(c.kind, c.N, c.tokens, c.D, c.B, c.S, seed, length=8)
+            number = config_hash(
+                c.kind, *(f"{x:.6g}" if x else x for x in (c.N, c.tokens, c.D, c.B, c.S)), seed, length=8
+            )
             planned.append(PlannedRun(f"{c.kind}-{number}", c, seed))
         return tuple(planned)
 
@@ -167,7 +170,6 @@ def design(
     noise: float | None = None,
     misfit: bool = True,
     max_runs: int = MAX_RUNS,
-    seed: int = 0,
 ) -> Design:
     """Return the runs within ``budget`` that shrink the posterior of a target the most.
 
@@ -193,8 +195,6 @@ def design(
         that of the parameters.
     max_runs : int
         Most runs, copies included.
-    seed : int
-        Of the draws of the misfit.
 
     Raises
     ------
@@ -210,37 +210,38 @@ def design(
     chosen = best_size(compute) if compute is not None else target
     assert chosen is not None
     pool = list(default_candidates(fit, budget, constraints) if candidates is None else candidates)
-    joint, notes = _joint(fit, chosen, pool, noise, misfit, seed)
-    search = Search(joint, np.array([c.cost for c in pool]), Rules(budget, max_runs, MAX_COPIES))
+    views, notes = _worlds(fit, chosen, pool, noise, misfit)
+    search = Search(views, np.array([c.cost for c in pool]), Rules(budget, max_runs, MAX_COPIES))
     order = search.best()
     sds = [float(np.sqrt(max(search.variance(order[:k]), 0.0))) for k in range(len(order) + 1)]
     bought = tuple(Purchase(pool[i], *sds[k : k + 2]) for k, i in enumerate(order))
-    return Design(chosen.name, joint.scale, bought, sds[0], float(budget), head(fit), notes)
+    return Design(chosen.name, views[0].scale, bought, sds[0], float(budget), head(fit), notes)
 
 
-def _joint(
-    fit: Fit, target: Target | Quantity, pool: Sequence[Candidate], noise: float | None, misfit: bool, seed: int
-) -> tuple[Joint, tuple[str, ...]]:
-    """Joint draws, and a note on what they take for true."""
+def _worlds(
+    fit: Fit, target: Target | Quantity, pool: Sequence[Candidate], noise: float | None, misfit: bool
+) -> tuple[list[World], tuple[str, ...]]:
+    """Second moments at several draws, or over all draws by the law alone; and a note on what is taken for true."""
     if isinstance(target, Target) and target.kind != "crossover" and misfit:
-        model = _misfit(fit)
-        if isinstance(model, Discrepancy):
-            return joint_with_misfit(fit, model, target, pool, noise, seed), ()
-        why = (f"the law is taken as true: {model}",)
+        try:
+            return _with_misfit(fit, target, pool, noise), ()
+        except (DesignError, LawError, ConvergenceError) as error:
+            why = (f"the law is taken as true: {error}",)
     else:
         why = ("the law is taken as true",)
     draws = (target.quantity(fit) if isinstance(target, Target) else target).draws
     if len(draws) != len(next(iter(fit.draws.values()))):
         raise ConfigError("the target must come from this fit: it has another number of draws")
-    return joint_by_law(fit, draws, pool, noise), why
+    return [world_by_draws(fit, draws, pool, noise)], why
 
 
-def _misfit(fit: Fit) -> Discrepancy | str:
-    """How far the truth may lie from the law, as a design reckons with it; in words why not."""
+def _with_misfit(fit: Fit, target: Target, pool: Sequence[Candidate], noise: float | None) -> list[World]:
     runs = getattr(fit, "runs", None)
     if runs is None:
-        return "there are no runs behind these constants"
-    try:
-        return learn(runs, getattr(fit, "law", None) or get_law(fit.law_name), scheme=ROBUST)
-    except (DesignError, LawError, ConvergenceError) as error:
-        return str(error)
+        raise DesignError("there are no runs behind these constants")
+    problem, mode = pose(runs, getattr(fit, "law", None) or get_law(fit.law_name), ROBUST)
+    model = mixture(problem, grid(problem, mode))
+    found = worlds(fit, problem, model, target, pool, noise)
+    if not found:
+        raise ConvergenceError("no draw gives the target a value")
+    return found

@@ -14,7 +14,6 @@ import numpy as np
 from scaling_sim.errors import ConfigError
 from scaling_sim.predict.allocate import allocate
 from scaling_sim.predict.crossover import crossover
-from scaling_sim.predict.discrepancy import Discrepancy
 from scaling_sim.predict.forecast import forecast
 from scaling_sim.predict.quantity import Quantity
 from scaling_sim.predict.run import Run
@@ -88,18 +87,3 @@ def _asked(run: Run) -> dict[str, Any]:
     """Arguments of `forecast` that ask for this run: B and S imply its tokens."""
     given = {"N": run.N, "D": run.D, "tokens": run.tokens, "B": run.B, "S": run.S}
     return given if run.B is None or run.S is None else {**given, "tokens": None}
-
-
-def shifted_sizes(model: Discrepancy, compute: float, log_N: Array, delta: Array) -> Array:
-    """(n,) ln N* where law and discrepancy together are least, on the grid ``log_N`` (k,) with draws δ (n, k).
-
-    The law's valley is taken as the parabola that fits its curvature; the minimum is refined by a parabola through
-    three points of the grid.
-    """
-    middle, bend = curvature(model, compute)
-    height = 0.5 * bend[:, None] * (log_N - middle[:, None]) ** 2 + delta
-    at = np.clip(np.argmin(height, axis=1), 1, len(log_N) - 2)
-    row, step = np.arange(len(at)), log_N[1] - log_N[0]
-    before, here, after = height[row, at - 1], height[row, at], height[row, at + 1]
-    bow = np.maximum(before - 2 * here + after, 1e-12)
-    return np.asarray(log_N[at] + step * np.clip(0.5 * (before - after) / bow, -1, 1))
