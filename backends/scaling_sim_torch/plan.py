@@ -107,7 +107,7 @@ def stacked_bytes(shape: Shape, num_members: int, sequences: int, *, checkpointe
 
     Kept per layer and token: the two streams; both layer norms' results, queries, keys, values and the attention's
     result (bfloat16, d each); the feed-forward's activation before and after (d_ff each); log-sum-exps. With
-    ``checkpointed`` the block's two inputs. Measured at (12, 768), 64 Ki tokens: 21.0 GiB, estimated 21.2.
+    ``checkpointed`` the block's two inputs. Measured at (12, 768), 64 Ki tokens: 21.0 GiB, estimated 22.5.
     """
     d, tokens = shape.d_model, num_members * sequences * shape.n_ctx
     item = 2 if d > 256 else 4

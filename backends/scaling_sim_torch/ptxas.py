@@ -1,7 +1,7 @@
-"""Works around a fault of ptxas 12.8 and 12.9 that ruins tensor-core operands in shared memory on Hopper.
+"""Works round a fault of ptxas 12.8 (in Triton 3.6) that ruins tensor-core operands in shared memory on Hopper.
 
 A wgmma descriptor is a 32-bit address widened to 64 bits plus a 64-bit constant. Where one address serves two products
-far apart, those ptxas versions emit the second sum from a uniform register that nothing has written (in the machine
+far apart, ptxas 12.8 emits the second sum from a uniform register that nothing has written (in the machine
 code: ``UIADD3 UR4, UP0, UR12, 0x20`` with no other mention of UR12), and the product is garbage or faults, depending
 on what ran before. Composing the descriptor from two 32-bit halves means the same and is compiled correctly; it is also
 two instructions shorter. Triton's own checks do not see it: the interpreter and ``DISABLE_PTXAS_OPT=1`` are right.
