@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scaling_sim.inference import Posterior
-    from scaling_sim.predict import Allocation, Comparison, Crossover, Forecast, Methods
+    from scaling_sim.predict import Allocation, Comparison, Crossover, Design, Forecast, Methods
     from scaling_sim.predict.backtest import Backtest
     from scaling_sim.runs.record import RunRecord
     from scaling_sim.runs.table import RunTable
@@ -58,6 +58,8 @@ class ReportData:
         Laws on the same runs: leave-one-out and weights by back-test.
     methods : Methods, optional
         The best size by the law, by isoFLOP minima and by the envelope.
+    design : Design, optional
+        The next runs.
     corpus : dict
         Facts about the text: name, hash, sizes of splits, held-out distributions.
     environment : dict
@@ -86,6 +88,7 @@ class ReportData:
     backtest: Backtest | None = None
     comparison: Comparison | None = None
     methods: Methods | None = None
+    design: Design | None = None
     corpus: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     seed: int | None = None

@@ -14,7 +14,7 @@ from scaling_sim.laws.constants import PF_DAY
 
 if TYPE_CHECKING:
     from scaling_sim.inference.posterior import Posterior
-    from scaling_sim.predict import Allocation, Crossover, Forecast
+    from scaling_sim.predict import Allocation, Crossover, Design, Forecast
 
 NEXT = 2.5
 """How much larger the next run is, in N and in tokens."""
@@ -31,6 +31,8 @@ class Predictions:
     crossover_refusal: str = ""
     forecasts: tuple[Forecast, ...] = ()
     backtest: Any = None
+    design: Design | None = None
+    """Runs, for as much compute as those made, that would make the last budget's N* surer."""
     notes: tuple[str, ...] = ()
     """What a reader must know before using these numbers."""
     not_identified: tuple[str, ...] = ()
@@ -45,6 +47,7 @@ class Predictions:
             "crossover_refusal": self.crossover_refusal,
             "forecasts": [one.to_json() for one in self.forecasts],
             "backtest": None if self.backtest is None else self.backtest.to_json(),
+            "design": None if self.design is None else self.design.to_json(),
             "not_identified": list(self.not_identified),
             "notes": list(self.notes),
             "refusals": dict(self.refusals),
@@ -63,6 +66,7 @@ def predict(fits: Mapping[str, Posterior], pf_days: Sequence[float]) -> Predicti
         crossover_refusal=refusal,
         forecasts=_forecasts(fits),
         backtest=tested,
+        design=_design(allocations, fits, refusals),
         notes=_batch_reach(fits, allocations),
         not_identified=_not_identified(fits),
         refusals=refusals,
@@ -104,6 +108,23 @@ def _backtest(fits: Mapping[str, Posterior], refusals: dict[str, str]) -> Any:
             return tested
         refusals[f"back-test of {law}"] = tested
     return None
+
+
+def _design(
+    allocations: Sequence[Allocation], fits: Mapping[str, Posterior], refusals: dict[str, str]
+) -> Design | None:
+    """The next runs for N* of the last budget, by the first law that allocates it."""
+    from scaling_sim.predict import design
+
+    if not allocations:
+        return None
+    fit, runs = fits[allocations[0].header["law"]], fits[allocations[0].header["law"]].runs
+    spent = sum(float(np.nanmax(runs.C[runs.run == name])) for name in dict.fromkeys(runs.run.tolist()))
+    try:
+        return design(fit, compute=float(allocations[0].compute[-1]), budget=spent)
+    except (ConfigError, DataError, LawError) as error:
+        refusals["design"] = str(error)
+        return None
 
 
 def _not_identified(fits: Mapping[str, Posterior]) -> tuple[str, ...]:

@@ -100,6 +100,7 @@ class Study:
             crossover_refusal=made.crossover_refusal,
             forecasts=made.forecasts,
             backtest=made.backtest,
+            design=made.design,
             comparison=comparison_of(self.fits),
             methods=best_size_methods(self.fits),
             corpus=corpus_facts(self.corpus),

@@ -64,6 +64,7 @@ def _fit_report(path: Path, command: str) -> ReportData:
         crossover_refusal=made.crossover_refusal,
         forecasts=made.forecasts,
         backtest=made.backtest,
+        design=made.design,
         methods=best_size_methods({fit.law_name: fit}),
         environment=environment(),
         seed=fit.seed,
