@@ -123,6 +123,8 @@ def offsets(runs: RunTable, *, seed: int = 0) -> Offsets:
     for name in names:
         other = np.asarray(runs.extra[name], dtype=np.float64)
         use = np.isfinite(other) & (other > 0) & np.isfinite(runs.loss)
+        if np.array_equal(other[use], runs.loss[use]):
+            continue  # the split that was fitted
         split = name.removeprefix(PREFIX)
         if len(np.unique(runs.run[use])) < MIN_RUNS:
             skipped[split] = f"fewer than {MIN_RUNS} runs carry it"
