@@ -41,6 +41,7 @@ _HOME = {
     "allocate": "scaling_sim.predict",
     "buildable": "scaling_sim.predict",
     "compare_definitions": "scaling_sim.predict",
+    "convert": "scaling_sim.predict",
     "crossover": "scaling_sim.predict",
     "backtest": "scaling_sim.predict",
     "design": "scaling_sim.predict",

@@ -462,6 +462,18 @@ def definitions(
 
 
 @app.command()
+def convert(fit_file: FitFile = None, seed: NoSeed = 0, as_json: Json = False) -> None:
+    """C_min and S_min of the runs behind a fit (Kaplan et al. 2020, eqs 5.4, 5.5), for figures.
+
+    Example: scaling-sim convert fit.nc --json
+    """
+    import scaling_sim as ss
+
+    found = ss.convert(_fit_or_constants(fit_file, None))
+    _show(found.to_json(), as_json, lambda: found.to_dataframe().to_string(float_format=_short))
+
+
+@app.command()
 def crossover(
     fit_file: FitFile = None,
     constants: Constants = None,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup, escape
 
 from scaling_sim.config import writable_folder
-from scaling_sim.report import comparison_tables, crossover_tables, design_tables, run_tables, tables
+from scaling_sim.report import allocation_tables, comparison_tables, crossover_tables, design_tables, run_tables, tables
 from scaling_sim.report.data import ReportData
 from scaling_sim.report.summary import Finding, findings, misfit
 from scaling_sim.report.table import Table, rows_csv
@@ -131,8 +131,20 @@ def sections(data: ReportData, missing: list[tuple[str, str]]) -> Iterator[Secti
     yield Section(
         "compute",
         "What compute buys",
-        figures=draw(plot.figure_slices, plot.figure_best_size, plot.figure_allocation),
-        tables=make(tables.allocation_table, tables.forecast_table),
+        figures=draw(
+            plot.figure_slices,
+            plot.figure_best_size,
+            plot.figure_adjusted,
+            plot.figure_allocation,
+            plot.figure_valley,
+            plot.figure_bowls,
+        ),
+        tables=make(
+            tables.allocation_table,
+            allocation_tables.shape_table,
+            allocation_tables.definitions_table,
+            tables.forecast_table,
+        ),
     )
     yield Section(
         "crossover",

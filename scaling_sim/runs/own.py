@@ -153,7 +153,8 @@ def _row(record: RunRecord, point: CurvePoint, role: str, split: str) -> dict[st
         "n_head": float(shape.n_head),
         "n_ctx": float(shape.n_ctx),
         "vocab_size": float(shape.vocab_size),
-        "C_exact": _exact_flops(record, point),
+        "C_exact": _until(record.flops, record, point),
+        "seconds": _until(record.seconds, record, point),
         "noise_scale": math.nan if point.noise_scale is None else point.noise_scale,
         "loss_train": point.train,
         "evaluation_error": point.errors.get(split, math.nan),
@@ -161,9 +162,9 @@ def _row(record: RunRecord, point: CurvePoint, role: str, split: str) -> dict[st
     }
 
 
-def _exact_flops(record: RunRecord, point: CurvePoint) -> float:
-    """FLOPs by the exact count up to ``point``, from the whole run's."""
-    return record.flops * point.tokens / record.curve[-1].tokens if record.flops else math.nan
+def _until(whole: float, record: RunRecord, point: CurvePoint) -> float:
+    """Exact FLOPs or seconds up to ``point``, from the whole run's."""
+    return whole * point.tokens / record.curve[-1].tokens if whole else math.nan
 
 
 def _as_fields(result: _Rows, records: Sequence[RunRecord]) -> dict[str, Any]:

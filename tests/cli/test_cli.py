@@ -72,7 +72,7 @@ def test_a_single_epoch_law_has_no_crossover(fit_file: Path) -> None:
 
 def test_every_verb_takes_json_and_seed() -> None:
     verbs = ("study", "sweep", "runs", "fit", "laws", "compare", "simulate", "forecast", "allocate", "crossover")
-    for verb in (*verbs, "design", "report", "reproduce", "backends"):
+    for verb in (*verbs, "definitions", "convert", "recipes", "design", "report", "reproduce", "backends"):
         outcome = run(verb, "--json", "--seed", "1", "--no-such-option", expect=2)
         assert "no-such-option" in outcome.stderr.replace("\n", "")
 
@@ -155,7 +155,7 @@ def test_a_typo_in_a_configuration_gets_a_suggestion(tmp_path: Path) -> None:
 def test_every_verb_has_an_example() -> None:
     listing = run("--help").stdout
     verbs = ("study", "sweep", "runs", "fit", "laws", "compare", "simulate", "forecast", "allocate", "crossover")
-    for verb in (*verbs, "design", "report", "reproduce", "backends"):
+    for verb in (*verbs, "definitions", "convert", "recipes", "design", "report", "reproduce", "backends"):
         assert verb in listing
         assert "Example: scaling-sim" in run(verb, "--help").stdout
 

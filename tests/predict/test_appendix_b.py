@@ -101,7 +101,7 @@ def test_closed_forms_are_the_minimum_of_B3(p: dict[str, float], log10_C: float)
         (b.smallest_size(0.076, 0.76), 0.285, {"abs": 5e-4}),
     ],
 )
-def test_arithmetic_of_the_printed_constants(value: Any, expected: float, tolerance: dict[str, float]) -> None:
+def test_arithmetic_of_the_printed_constants(value: Any, expected: float, tolerance: dict[str, Any]) -> None:
     assert float(value) == pytest.approx(expected, **tolerance)
 
 
@@ -147,6 +147,36 @@ def test_no_compute_suffices_at_the_pole() -> None:
     pole = b.smallest_size(0.076, 0.76)
     assert np.isinf(b.compute_penalty(pole * 0.999, 0.076, 0.76))
     assert np.isfinite(b.compute_penalty(pole * 1.001, 0.076, 0.76))
+
+
+T6 = constants("kaplan-table6").values
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "tolerance"),
+    [
+        # facts about Table 6: 6·N_e·B_e·S_e is 1 PF-day to 3 %, D_e holds the factor 2 of B = B_crit
+        (6 * T6["N_e"] * T6["B_e"] * T6["S_e"] / PF_DAY, 0.975, {"abs": 1e-3}),
+        (T6["p_N"] + T6["p_B"] + T6["p_S"], 1.0, {"rel": 1e-12}),
+        (T6["p_B"] + T6["p_S"], T6["p_D"], {"rel": 1e-12}),
+        (2.1e8 * (3.1e8**0.050) ** (-1 / 0.21), 1.997e6, {"rel": 1e-3}),
+        (2 * T6["B_e"] * T6["S_e"], 2.16e10, {"rel": 1e-9}),
+        (2 * PF_DAY / (6 * T6["N_e"]), 2.215e10, {"rel": 1e-3}),
+        (4e10 / (2 * PF_DAY / (6 * T6["N_e"])), 1.8, {"abs": 0.01}),  # (6.7) prints 1.8 times as much
+        # (6.6), and the exponent of L(D(C)): printed .54 and .03
+        (0.73 * 0.74, 0.5402, {"abs": 1e-9}),
+        (0.095 * 0.26, 0.0247, {"abs": 1e-9}),
+        # tenfold compute: 5 times the parameters, twice the data; 1 % of the loss is worth 22 % of the compute
+        (10 ** T6["p_N"], 5.37, {"abs": 0.005}),
+        (10 ** T6["p_D"], 1.86, {"abs": 0.005}),
+        (1.01 ** (1 / 0.05), 1.2202, {"abs": 1e-4}),
+        # L(C_min) at 1 PF-day by Table 5 and by the figures' legends
+        (3.1e8**0.050, 2.658, {"abs": 1e-3}),
+        (2.3e8**0.050, 2.619, {"abs": 1e-3}),
+    ],
+)
+def test_arithmetic_of_table_6(value: float, expected: float, tolerance: dict[str, Any]) -> None:
+    assert value == pytest.approx(expected, **tolerance)
 
 
 def test_table_6_stops_further_above_its_converged_loss_than_the_theory() -> None:

@@ -14,6 +14,7 @@ from scaling_sim.report.data import ReportData
 from scaling_sim.report.figures import NothingToShow, ReportFigure, to_svg
 from scaling_sim.report.figures.posterior import prior_draws
 from scaling_sim.report.figures.ticks import tick_label, tick_places
+from scaling_sim.report.table import number
 
 BUILDERS = [getattr(figures, name) for name in dir(figures) if name.startswith("figure_")]
 NOT_IN_A_STUDY = {"figure_final_fit", "figure_allocation"}
@@ -190,3 +191,36 @@ def test_residuals_far_outside_are_marked_at_the_edge(fit_only: ReportData, chan
     assert "2 rows that it misses by more, up to 4" in figure.reading
     assert figure.axes[0].get_ylim()[1] < 10
     assert figure.to_dataframe().y.max() > 25, "the data of the figure keep the true values"
+
+
+def test_bowls_are_b16_and_b17(study: ReportData) -> None:
+    figure = figures.figure_bowls(study)
+    rows = figure.to_dataframe()
+    paper = rows[rows.series.str.startswith("Kaplan") & (rows.panel == "Compute, $C/C_{eff}$")]
+    assert np.interp(np.log(2.184), np.log(paper.x), paper.y) == pytest.approx(1.2, abs=5e-3)
+    ours = rows[(rows.series == "ours") & (rows.panel == "Steps, $S/S_{eff}$")]
+    assert np.all(np.diff(ours.y) <= 0)
+    assert np.all(ours.lo90 <= ours.hi90)
+    assert "lie sizes from 0." in figure.reading
+
+
+def test_valleys_touch_nothing_at_the_best_size(study: ReportData) -> None:
+    rows = figures.figure_valley(study).to_dataframe()
+    for plan in study.allocations[0]:
+        own = rows[rows.series == f"{number(float(plan.compute[0]), 2)} FLOP"]
+        assert own.y.min() < 0.05
+        low, high = (end.median for end in plan.valley(0.01))
+        assert np.interp(np.log([low, high]), np.log(own.x), own.y) == pytest.approx(1.0, abs=0.1)
+
+
+def test_adjusted_points_cost_less_and_are_marked_outside_the_batch_sweep(study: ReportData) -> None:
+    figure = figures.figure_adjusted(study)
+    rows = figure.to_dataframe()
+    compute = rows[(rows.panel == "Compute") & (rows.kind == "point")]
+    paid, least = compute[compute.series == "C paid"], compute[compute.series != "C paid"]
+    assert len(paid) == len(least)
+    assert np.all(np.sort(least.x) < np.sort(paid.x))
+    marked = least.series.str.contains("not measured")
+    share = marked.mean()
+    assert 0 < share < 1
+    assert f"{share:.0%} of the points lie outside" in figure.reading

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,13 @@ class Plan(ABC):
     def take(self, i: int) -> Plan:
         """The plan of one of the budgets."""
         return replace(self, C=self.C[i : i + 1], policy=self.policy.take(i))
+
+    def only(self, which: NDArray[np.bool_]) -> Self:
+        """The plan where the mask (n_draws, k) holds, flat: parameters and budgets are (m,) arrays."""
+        row, column = np.nonzero(which)
+        p = {name: values[row, 0] for name, values in self.p.items()}
+        value = self.policy.value[column] if self.policy.kind == "steps" else self.policy.value
+        return replace(self, p=p, C=self.C[column], policy=replace(self.policy, value=value))
 
     def clipped(self, low: Array, high: Array) -> tuple[Array, Array]:
         """A valley cut at the largest size allowed."""

@@ -47,7 +47,8 @@ class KaplanPlan(Plan):
         one_pass = self.C / (6 * U)
         short = one_pass > N  # more tokens than there are
         if np.any(short):
-            N = np.where(short, self._balanced(N, np.maximum(N, one_pass)), N)
+            N = N.copy()
+            N[short] = self.only(short)._balanced(N[short])
         return self.at(np.minimum(N, self.limits.max_N))
 
     def at(self, N: Array) -> Draws:
@@ -118,15 +119,15 @@ class KaplanPlan(Plan):
             point.N, tokens, B, tokens / B, point.loss, self.C, point.C_min, point.S_min, point.B_crit, self.limits
         )
 
-    def _balanced(self, low: Array, high: Array) -> Array:
-        """N between these at which the budget's loss has risen to the falling L(N, U); ``high`` if it does not."""
+    def _balanced(self, low: Array) -> Array:
+        """N above this at which the budget's loss has risen to the falling L(N, U); that of one pass if it does not."""
         U = self.limits.unique_tokens
 
         def gap(log_N: Array) -> Array:
             N = np.exp(log_N)
             return np.asarray(np.log(self._loss(N, self.C)) - np.log(loss_nd(N, U, self.p)))
 
-        start, stop = np.log(low), np.log(high)
+        start, stop = np.log(low), np.log(self.C / (6 * U))
         rises = gap(start) < 0
         return np.exp(np.where(rises, bracketed_root(gap, start, np.where(rises, stop, start)), start))
 

@@ -29,8 +29,9 @@ class RepeatedPlan(Plan):
         one_pass = self.C / (6 * U)
         short = one_pass > N
         if np.any(short):
-            low, high = np.log(np.minimum(self._fed(U), one_pass)), np.log(np.maximum(one_pass, N))
-            N = np.where(short, np.exp(bracketed_root(self._slope, low, high)), N)
+            part = self.only(short)
+            low, high = np.log(part._fed(U)), np.log(part.C / (6 * U))
+            N[short] = np.exp(bracketed_root(part._slope, low, high))
         return self.at(np.minimum(N, self.limits.max_N))
 
     def at(self, N: Array) -> Draws:

@@ -3,6 +3,7 @@
 Public as ``scaling_sim.plot``. A figure whose data do not exist raises `NothingToShow`, which says what is missing.
 """
 
+from scaling_sim.report.figures.adjusted import figure_adjusted as figure_adjusted
 from scaling_sim.report.figures.canvas import NothingToShow as NothingToShow
 from scaling_sim.report.figures.canvas import ReportFigure as ReportFigure
 from scaling_sim.report.figures.checks import figure_predictive_check as figure_predictive_check
@@ -24,3 +25,5 @@ from scaling_sim.report.figures.svg import to_svg as to_svg
 from scaling_sim.report.figures.training import figure_batch_sweep as figure_batch_sweep
 from scaling_sim.report.figures.training import figure_critical_batch as figure_critical_batch
 from scaling_sim.report.figures.training import figure_learning_curves as figure_learning_curves
+from scaling_sim.report.figures.valley import figure_bowls as figure_bowls
+from scaling_sim.report.figures.valley import figure_valley as figure_valley
