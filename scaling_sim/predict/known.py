@@ -147,7 +147,16 @@ class KnownSizes:
     def _repr_html_(self) -> str:
         from html import escape
 
-        table = self.to_dataframe().to_html(index=False, float_format=lambda x: f"{x:.4g}", na_rep="")
+        heads = {
+            "N_parameters": "N",
+            "loss_nats": "loss",
+            "optimal_loss_nats": "best loss",
+            "loss_excess_percent": "excess, %",
+            "optimal_N_parameters": "best N",
+            "N_over_optimal": "N/best N",
+        }
+        frame = self.to_dataframe().rename(columns=heads)
+        table = frame.to_html(index=False, float_format=lambda x: f"{x:.3g}" if x > 100 else f"{x:.4g}", na_rep="")
         return table + "".join(f"<p>{escape(note)}.</p>" for note in self.notes)
 
 

@@ -139,12 +139,13 @@ def sections(data: ReportData, missing: list[tuple[str, str]]) -> Iterator[Secti
             plot.figure_valley,
             plot.figure_bowls,
         ),
-        tables=make(
-            tables.allocation_table,
-            allocation_tables.shape_table,
-            allocation_tables.definitions_table,
-            tables.forecast_table,
-        ),
+        tables=make(tables.allocation_table, allocation_tables.shape_table, allocation_tables.definitions_table),
+    )
+    yield Section(
+        "forecasts",
+        "Runs to come",
+        figures=draw(plot.figure_forecast, plot.figure_efficiency, plot.figure_offsets),
+        tables=make(tables.forecast_table),
     )
     yield Section(
         "crossover",

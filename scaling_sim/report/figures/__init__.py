@@ -8,8 +8,12 @@ from scaling_sim.report.figures.canvas import NothingToShow as NothingToShow
 from scaling_sim.report.figures.canvas import ReportFigure as ReportFigure
 from scaling_sim.report.figures.checks import figure_predictive_check as figure_predictive_check
 from scaling_sim.report.figures.checks import figure_residuals as figure_residuals
+from scaling_sim.report.figures.design import figure_design as figure_design
 from scaling_sim.report.figures.final import figure_allocation as figure_allocation
 from scaling_sim.report.figures.final import figure_final_fit as figure_final_fit
+from scaling_sim.report.figures.forecasts import figure_efficiency as figure_efficiency
+from scaling_sim.report.figures.forecasts import figure_forecast as figure_forecast
+from scaling_sim.report.figures.forecasts import figure_offsets as figure_offsets
 from scaling_sim.report.figures.frontier import figure_best_size as figure_best_size
 from scaling_sim.report.figures.frontier import figure_crossover as figure_crossover
 from scaling_sim.report.figures.frontier import figure_slices as figure_slices
@@ -27,3 +31,5 @@ from scaling_sim.report.figures.training import figure_critical_batch as figure_
 from scaling_sim.report.figures.training import figure_learning_curves as figure_learning_curves
 from scaling_sim.report.figures.valley import figure_bowls as figure_bowls
 from scaling_sim.report.figures.valley import figure_valley as figure_valley
+from scaling_sim.report.figures.watching import figure_observed as figure_observed
+from scaling_sim.report.figures.watching import figure_recipes as figure_recipes
