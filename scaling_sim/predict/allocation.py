@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scaling_sim.errors import ConfigError, LawError, ScalingSimError
+from scaling_sim.errors import ConfigError, LawError
 from scaling_sim.laws.constants import PF_DAY
+from scaling_sim.predict.convert import batch_sweep_range
 from scaling_sim.predict.plans import Plan, PowerPlan
 from scaling_sim.predict.quantity import Quantity, quantile
 from scaling_sim.predict.size_backtest import SizeBacktest
@@ -164,6 +164,18 @@ class Allocation:
         found = self._single().at(np.array([[float(N)]]))["loss"] - self.draws["law_alone_loss"]
         return Quantity("penalty", found[:, 0], "nats")
 
+    def beyond_batch_sweep(self) -> float | None:
+        """Decades between the median loss of a single budget and the nearest one at which B_crit was measured.
+
+        0 inside; None where the runs hold no batch sweep. B_crit(L) is used as it is beyond them, without a cap.
+        """
+        runs = getattr(self.fit, "runs", None)
+        span = None if runs is None else batch_sweep_range(runs)
+        if span is None:
+            return None
+        loss = self.quantity("law_alone_loss").median
+        return float(max(0.0, np.log10(span[0] / loss), np.log10(loss / span[1])))
+
     def _single(self) -> Plan:
         if self.plan is None or isinstance(self.plan, PowerPlan):
             raise LawError(f"the fitted power laws of {self.header['source']} do not say what another N would reach")
@@ -171,17 +183,13 @@ class Allocation:
             raise ConfigError(f"this allocation holds {len(self)} budgets; take one with allocation[i]")
         return self.plan
 
-    @cached_property
+    @property
     def definitions(self) -> Definitions | str:
         """The same runs under every definition of N and C that they allow; in words why that cannot be."""
-        from scaling_sim.predict.definitions import compare_definitions
+        from scaling_sim.predict.definitions import definitions_of
 
-        if getattr(self.fit, "runs", None) is None:
-            return "published constants come without runs"
-        try:
-            return compare_definitions(self.fit.runs, self.compute)
-        except ScalingSimError as error:
-            return str(error)
+        runs = getattr(self.fit, "runs", None)
+        return "published constants come without runs" if runs is None else definitions_of(runs, self.compute)
 
     def to_json(self) -> dict[str, Any]:
         """One object per budget: ``{"N_parameters": {"median", "interval90"}, …}``; several under ``"budgets"``."""
@@ -206,6 +214,8 @@ class Allocation:
             "compute_pf_days": float(self.compute[0] / PF_DAY),
         }
         answer |= {f"{name}_{UNITS[name]}".rstrip("_"): self.quantity(name).to_json() for name in self.draws}
+        if "B_crit" in self.draws and getattr(self.fit, "runs", None) is not None:
+            answer["loss_decades_beyond_batch_sweep"] = self.beyond_batch_sweep()
         if self.plan is not None and not isinstance(self.plan, PowerPlan):
             low, high = self.valley()
             answer["N_within_1_percent_parameters"] = {"low": low.to_json(), "high": high.to_json()}

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scaling_sim.errors import ConfigError, DataError
+from scaling_sim.errors import ConfigError, DataError, ScalingSimError
 from scaling_sim.inference.approximate import approximate_fit
 from scaling_sim.predict.counts import Counting, Curve, countings
 from scaling_sim.predict.quantity import Quantity
@@ -138,6 +139,21 @@ class Definitions:
                 f"{self.mapped.median:.2f} ({a:.2f} to {b:.2f})."
             )
         return text
+
+
+_KNOWN: WeakKeyDictionary[RunTable, dict[tuple[float, ...], Definitions | str]] = WeakKeyDictionary()
+
+
+def definitions_of(runs: RunTable, compute: Array) -> Definitions | str:
+    """`compare_definitions`, made once for a table and its budgets, whatever law asks; in words why it cannot be."""
+    known = _KNOWN.setdefault(runs, {})
+    key = tuple(compute.tolist())
+    if key not in known:
+        try:
+            known[key] = compare_definitions(runs, compute)
+        except ScalingSimError as error:
+            known[key] = str(error)
+    return known[key]
 
 
 def compare_definitions(

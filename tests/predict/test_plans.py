@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from scaling_sim.predict.allocate import allocate, plan_of
 from scaling_sim.predict.constraints import Limits
 from scaling_sim.predict.plans import Policy
 from scaling_sim.predict.roots import bracketed_root
-from tests.predict.support import around
-from tests.predict.test_allocate import CHINCHILLA, KAPLAN, one, value
+from tests.predict.support import around, table
+from tests.predict.test_allocate import CHINCHILLA, KAPLAN, isoflop_runs, one, value
 
 MACHINE: dict[str, Any] = {"num_gpus": 1000, "flops_per_second": 1e15, "utilisation": 0.4}
 REPEATED = st.fixed_dictionaries(
@@ -278,3 +279,35 @@ def test_limits_say_what_they_are() -> None:
     assert limits.max_N == 2e9 / 16
     assert limits.some
     assert not Limits().some
+
+
+# ------------------------------------------------------------------------------------------------ what else is said
+
+
+@pytest.mark.parametrize("method", ["isoflop", "envelope"])
+def test_the_best_size_may_be_read_off_the_runs(method: Any) -> None:
+    fit = replace(around("besiroglu", sd=1e-3, num=300), runs=isoflop_runs())
+    budgets = [1e20, 1e19, 1e19]
+    found, law = allocate(fit, budgets, method=method, backtest=None), allocate(fit, budgets, backtest=None)
+    assert found.to_json()["method"] == method
+    ratio = np.median(found.draws["N"], axis=0) / np.median(law.draws["N"], axis=0)
+    assert np.all(np.abs(np.log(ratio)) < 0.3)
+    assert np.all(found.draws["N"][:, 1] == found.draws["N"][:, 2])
+    np.testing.assert_allclose(6 * found.draws["N"] * found.draws["D"], np.broadcast_to(budgets, (300, 3)))
+    assert np.all(found.draws["loss"] >= law.draws["loss"].min(axis=0) * (1 - 1e-3))
+    again = allocate(fit, budgets, method=method, backtest=None)
+    np.testing.assert_array_equal(again.draws["N"], found.draws["N"])
+    with pytest.raises(ConfigError, match="reads runs at the critical batch"):
+        allocate(fit, 1e20, method=method, batch=1e6)
+
+
+def test_how_far_the_loss_lies_beyond_the_batch_sweep() -> None:
+    runs = table(N=np.full(4, 1e6), tokens=np.full(4, 1e9), loss=[6.0, 4.0, 5.5, 3.5], B=[1e4, 1e4, 1e5, 1e5])
+    fit = around("kaplan-table5", num=50, runs=runs)
+    deep = allocate(fit, 1e22, backtest=None)
+    expected = np.log10(4.0 / deep.quantity("law_alone_loss").median)
+    assert deep.beyond_batch_sweep() == pytest.approx(expected)
+    assert deep.to_json()["loss_decades_beyond_batch_sweep"] == pytest.approx(expected)
+    inside = allocate(fit, 1e16, backtest=None)
+    assert 4.0 < inside.quantity("law_alone_loss").median < 5.5
+    assert inside.beyond_batch_sweep() == 0
