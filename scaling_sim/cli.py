@@ -518,7 +518,7 @@ def design(
         str | None, typer.Option(help="For .slurm: your training command, 'python train.py --params {N}'.")
     ] = None,
     figure: Annotated[Path | None, typer.Option(help="Draw which runs, where: .svg or .png.")] = None,
-    seed: Seed = 0,
+    seed: NoSeed = 0,
     as_json: Json = False,
 ) -> None:
     """Which runs to make next so that N* at a budget, the loss of a run, or C* becomes surer.
@@ -540,7 +540,6 @@ def design(
         constraints=limits,
         misfit=misfit,
         max_runs=max_runs,
-        seed=seed,
     )
     if export is not None:
         given = None if run_batch is None else round(run_batch)

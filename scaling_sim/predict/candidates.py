@@ -21,7 +21,7 @@ CURVE_SHARES = (0.03, 0.1, 0.3, 1.0)
 NUM_SIZES, NUM_RATIOS = 16, 12
 RATIOS = (1.0, 1000.0)
 """Tokens per parameter where the runs do not say."""
-WIDER = 4.0
+WIDER = 2.0
 """Runs may have this many times fewer or more tokens per parameter than those made: beyond, no law was ever tested."""
 
 
@@ -78,6 +78,7 @@ class Constraints:
     batch : tokens per step; None: the median of the runs
     tokens_per_parameter : least and most; None: those of the runs, and `WIDER` times fewer or more
     max_tokens : unique tokens that there are
+    min_steps : fewest steps of a run, where the batch is known: a shorter one says nothing of its size
     """
 
     sizes: Sequence[float] | None = None
@@ -85,9 +86,11 @@ class Constraints:
     batch: float | None = None
     tokens_per_parameter: tuple[float, float] | None = None
     max_tokens: float | None = None
+    min_steps: float = 100.0
 
     def __post_init__(self) -> None:
         numbers = {"largest_run": self.largest_run, "batch": self.batch, "max_tokens": self.max_tokens}
+        numbers |= {"min_steps": self.min_steps}
         numbers |= {f"sizes[{i}]": size for i, size in enumerate(() if self.sizes is None else self.sizes)}
         numbers |= {f"tokens_per_parameter[{i}]": r for i, r in enumerate(self.tokens_per_parameter or ())}
         for name, value in numbers.items():
@@ -121,12 +124,18 @@ def default_candidates(
     else:
         made = [_final(N, _round(N * ratio), limits.batch) for N in sizes for ratio in ratios]
     most = min(budget, limits.largest_run or np.inf)
-    enough = [c for c in made if (c.D or c.tokens or 0.0) <= (limits.max_tokens or np.inf)]
+    enough = [c for c in made if _possible(c, limits)]
     affordable = [c for c in enough if c.cost <= most]
     if not affordable:
         cheapest = min((c.cost for c in enough), default=np.nan)
         raise ConfigError(f"budget must pay for one run, {cheapest:.3g} FLOP for the cheapest here; got {most:.3g}")
     return affordable
+
+
+def _possible(run: Candidate, limits: Constraints) -> bool:
+    """Whether there are tokens for a run, and steps enough in it."""
+    steps = np.inf if run.S is None else run.S
+    return (run.D or run.tokens or 0.0) <= (limits.max_tokens or np.inf) and bool(steps >= limits.min_steps)
 
 
 def _sizes(runs: Any, budget: float, limits: Constraints) -> list[float]:

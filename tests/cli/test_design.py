@@ -1,0 +1,53 @@
+"""Next runs from the command line: choose, export, make, read, fit again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scaling_sim.inference import fit
+from scaling_sim.predict.layout import Grid, log_spaced
+from scaling_sim.predict.simulate import simulate
+from scaling_sim.runs.table import read_runs
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pilot = Grid(N=log_spaced(3e6, 3e7, 5), tokens=None, tokens_per_parameter=log_spaced(5, 80, 4))
+    runs = simulate({"law": "chinchilla"}, pilot, noise=0.004, seed=0)
+    return fit(runs, "chinchilla", seed=0, min_ess=200).save(tmp_path_factory.mktemp("fit") / "fit.nc")
+
+
+def test_a_plan_is_chosen_exported_made_and_read(
+    saved: Path, facts: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    asked = ("design", str(saved), "--budget", "1e19", "--max-runs", "4", "--compute", "1e20")
+    plan = facts(*asked, "--export", str(tmp_path / "plan.csv"), "--figure", str(tmp_path / "plan.svg"))
+    assert plan["num_runs"] <= 4
+    assert 0 < plan["cost_flop"] <= 1e19
+    assert plan["sd_after"] < plan["sd_before"]
+    assert sum(run["budget_share"] for run in plan["runs"]) == pytest.approx(plan["cost_flop"] / 1e19)
+    assert (tmp_path / "plan.svg").read_text().startswith("<svg")
+    (tmp_path / "t.py").write_text("import sys; print('loss', 2 + 1e6 / float(sys.argv[1]))")
+    command = f"'{sys.executable}' '{tmp_path}/t.py' {{N}}"
+    asked = ("--pattern", "loss (.*)", "--out", str(tmp_path / "o"))
+    made = facts("execute", str(tmp_path / "plan.csv"), "--command", command, *asked)
+    assert len(made["done"]) == plan["num_runs"]
+    assert len(read_runs(made["table"])) == plan["num_runs"]
+
+
+def test_other_targets_and_exports(saved: Path, cli: Callable[..., Any], tmp_path: Path) -> None:
+    script, asked = tmp_path / "plan.slurm", ("-N", "1e9", "--tokens", "1e10", "--size", "1e7", "--size", "1e8")
+    cli("design", str(saved), "--budget", "1e19", *asked, "--export", str(script), "--command", "train {N} {tokens}")
+    assert "train 100000000 " in script.read_text()
+    for arguments, message in (
+        ((), "design needs one target"),
+        (("--compute", "1e20", "--crossover"), "design needs one target"),
+        (("--tokens", "1e9"), "needs its size"),
+        (("--compute", "1e20", "--export", str(tmp_path / "x.txt")), "exported to"),
+    ):
+        assert message in cli("design", str(saved), "--budget", "1e19", *arguments, expect=2).stderr
