@@ -90,6 +90,32 @@ def test_many_steps_cost_the_least_compute_and_few_cost_loss() -> None:
     assert same_steps <= value(critical, "loss") * (1 + 1e-12)  # at as many steps N may still move
 
 
+@given(
+    p=KAPLAN,
+    size=st.floats(1e-6, 1e6),
+    token=st.floats(1e-6, 1e6),
+    policy=st.sampled_from(["critical", "fixed", "steps"]),
+)
+@settings(max_examples=40, deadline=None)
+def test_units_of_parameters_and_tokens_change_nothing(
+    p: dict[str, float], size: float, token: float, policy: Any
+) -> None:
+    """Counted in other units, the same optimum comes out: for every way to choose the batch, repeated data included."""
+    other = {**p, "N_c": size * p["N_c"], "B_star": token * p["B_star"], "D_c": token * p["D_c"]}
+    value_of = {"critical": (None, None), "fixed": (1e6, token * 1e6), "steps": (np.array([1e4]), np.array([1e4]))}
+    found = []
+    for k, (parameters, factor, tokens) in enumerate(((p, 1.0, 1.0), (other, size, token))):
+        plan = plan_of(
+            one("kaplan", parameters),
+            np.array([1e21 * factor * tokens]),
+            Policy(policy, value_of[policy][k]),
+            Limits(unique_tokens=1e9 * tokens),
+        )
+        best = plan.best()
+        found.append([best["N"] / factor, best["B"] / tokens, best["S"], best["loss"], best["epochs"]])
+    np.testing.assert_allclose(np.ravel(found[0]), np.ravel(found[1]), rtol=1e-6)
+
+
 def test_a_deadline_is_a_budget() -> None:
     fit = around("kaplan-table5", num=100)
     found = allocate(fit, hours=100, step_seconds=2.0, **MACHINE)
