@@ -249,11 +249,9 @@ def _fading(p_value: float, worse: float) -> tuple[str, ...]:
 
 
 def _verdict(p_value: float, worse: float) -> str:
-    if p_value >= DOUBTFUL:
-        return "on track"
     if worse > 0.5:
-        return "ahead"
-    return "off track" if p_value < OFF_TRACK else "doubtful"
+        return "ahead" if p_value < OFF_TRACK else "on track"
+    return "off track" if p_value < OFF_TRACK else "doubtful" if p_value < DOUBTFUL else "on track"
 
 
 def _diverged(fit: Fit, before: Forecast, progress: Progress, target: float | None) -> Observed:

@@ -150,7 +150,7 @@ def forecast_table(data: ReportData) -> Table | None:
     rows = tuple(_forecast_row(forecast) for forecast in data.forecasts)
     columns = ("law", "formula", "N, parameters", "compute, FLOP", "loss, nats", "by the law alone", "beyond back-test")
     said = "; ".join(dict.fromkeys(note for forecast in data.forecasts for note in forecast.notes))
-    note = "Expected losses with 90 % intervals; the scatter between seeds comes on top." + (
+    note = "Losses that one run will be measured to have, with 90 % intervals: parameters, discrepancy and scatter." + (
         f" {said}." if said else ""
     )
     return Table("forecasts", "Forecasts", columns, rows, note)

@@ -139,6 +139,32 @@ def test_a_better_run_is_ahead() -> None:
     assert found.deviation.median == pytest.approx(np.log(0.94), abs=0.02)
 
 
+def test_the_joint_law_is_watched_at_another_batch_by_its_tokens() -> None:
+    """A batch four times that of the sweep, ten times its largest size; of 80 such runs 90 % ended in the interval."""
+    p = dict(constants("kaplan-table5").values)
+    plan = Sweep(N=(1e5, 1e6, 1e7, 1e8), batch_N=(1e6,), data_N=(1e6, 1e7, 1e8), points=12)
+    noise = fitted(1).noise
+    named = {f"{name}_curve": values for name, values in noise.items()}
+    fit = Draws(
+        "kaplan",
+        {name: np.full(500, value) for name, value in p.items()},
+        runs=simulate({"law": "kaplan", **p}, plan, noise=NOISE, seed=3),
+        noise={**named, "sigma_stopped": noise["sigma"], "nu_stopped": noise["nu"]},
+    )
+    ahead = replace(plan, N=(1e9,), batch=2.0**21, batch_N=(), data_N=(), seed_N=(), points=24)
+    run = simulate({"law": "kaplan", **p}, ahead, noise=NOISE, seed=1504)
+    early = 0.4 * run.S[-1] > run.S
+    log = {"tokens": run.tokens[early], "loss": run.loss[early]}
+    found = observe(fit, log, 1e9, B=ahead.batch, S=float(run.S[-1]))
+    assert found.verdict == "on track"
+    assert found.median == pytest.approx(run.loss[-1], rel=0.015)
+    low, high = found.interval(0.9)
+    before = found.before.interval(0.9)
+    assert np.log(high / low) < 0.95 * np.log(before[1] / before[0])
+    spoilt = observe(fit, {**log, "loss": 1.08 * log["loss"]}, 1e9, B=ahead.batch, S=float(run.S[-1]))
+    assert spoilt.verdict == "off track"
+
+
 def test_targets() -> None:
     found, end = watched(5, 3e7, 0.3, target=None)
     easy, _ = watched(5, 3e7, 0.3, target=1.03 * end)
