@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-AMPLITUDES = np.array([0.001, 0.004, 0.01, 0.02, 0.035, 0.06, 0.1, 0.18, 0.3])
-"""Grid of q, in ln loss."""
+AMPLITUDES = np.array([0.0005, 0.003, 0.007, 0.0125, 0.02, 0.035, 0.06, 0.1])
+"""Grid of q, in ln loss. Beyond .1 the runs of another regime, not the law, ask for more: see `regime`."""
 GROWTHS = np.array([0.0, 0.06, 0.12, 0.2])
 """Grid of γ."""
 NUM_DRAWS = 2000

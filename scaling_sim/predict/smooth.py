@@ -28,7 +28,7 @@ class Scheme:
     """
 
     lengths: tuple[float, float] = (10.0, 5.0)
-    amplitude: tuple[float, float] = (0.04, 1.0)
+    amplitude: tuple[float, float] = (0.045, 0.7)
     growth: tuple[float, float] = (0.03, 0.05)
     exponent_sd: float = 0.3
 
