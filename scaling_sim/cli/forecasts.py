@@ -1,0 +1,117 @@
+"""Verbs that predict runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scaling_sim.cli.app import Columns, Constants, FitFile, Json, Seed, app
+from scaling_sim.cli.inputs import fit_or_constants, load_posterior, read_table, told
+from scaling_sim.cli.output import as_lines, exit_unless, show, show_prediction
+from scaling_sim.errors import ConfigError
+
+
+@app.command()
+def forecast(
+    fit_file: FitFile = None,
+    constants: Constants = None,
+    n: Annotated[float | None, typer.Option("-N", "--N", help="Parameters.")] = None,
+    d: Annotated[float | None, typer.Option("-D", "--D", help="Unique training tokens.")] = None,
+    tokens: Annotated[float | None, typer.Option(help="Tokens processed.")] = None,
+    batch: Annotated[float | None, typer.Option("-B", "--batch", help="Tokens per step.")] = None,
+    steps: Annotated[float | None, typer.Option("-S", "--steps", help="Parameter updates.")] = None,
+    overfit: Annotated[float, typer.Option(help="Relative overfitting that `data_needed` allows.")] = 0.02,
+    reaches: Annotated[float | None, typer.Option(help="A loss: with which steps, tokens, FLOP is it reached?")] = None,
+    observe: Annotated[
+        Path | None, typer.Option(help="CSV of the running run (step or tokens, loss): update, and is it on track?")
+    ] = None,
+    target: Annotated[float | None, typer.Option(help="With --observe: a loss that the run should reach.")] = None,
+    warmup: Annotated[float | None, typer.Option(help="With --observe: the run's warm-up in steps.")] = None,
+    known: Annotated[
+        bool, typer.Option("--known", help="Known sizes, by published constants or one fit: over- or undertrained?")
+    ] = False,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Loss of a run that has not been made, or that is running.
+
+    Example: scaling-sim forecast fit.nc -N 1e9 -D 2e10; scaling-sim forecast fit.nc -N 1e9 -B 5e5 -S 1e5 --observe
+    log.csv --target 2.6
+    """
+    import scaling_sim as ss
+
+    if known:
+        _known(None if fit_file is None and constants is None else [fit_or_constants(fit_file, constants)], as_json)
+        return
+    if n is None:
+        raise ConfigError("forecast needs the model's size: -N 1e9")
+    fit, asked = fit_or_constants(fit_file, constants), {"D": d, "tokens": tokens, "B": batch, "S": steps}
+    watched = {"target": target, "warmup": warmup}
+    if observe is not None:
+        if reaches is not None:
+            raise ConfigError("--reaches asks about a run that has not begun; with --observe give --target")
+        show_prediction(_observed(fit, observe, n, seed, **asked, **watched), as_json)
+        return
+    if told(watched):
+        raise ConfigError("--target and --warmup go with --observe; --reaches asks when a loss is reached")
+    when = None if reaches is None else ss.efficiency(fit, reaches, n, B=batch, seed=seed)
+    if when is not None and not set(told(asked)) - {"B"}:
+        show_prediction(when, as_json)
+        return
+    facts = ss.forecast(fit, N=n, overfit=overfit, seed=seed, **told(asked)).to_json()
+    facts |= {} if when is None else {"reaches": _own(when.to_json(), facts)}
+    show(facts, as_json, lambda: as_lines(facts))
+    exit_unless(facts["converged"] is not False)
+
+
+@app.command()
+def recipes(
+    base: Annotated[Path, typer.Argument(metavar="BASE", help="Fit of the base recipe, or its runs with --law.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Fit of the other recipe, or its runs.")],
+    law: Annotated[str | None, typer.Option(help="With runs: the law to fit to both.")] = None,
+    columns: Columns = None,
+    compute: Annotated[
+        list[float] | None, typer.Option("-C", "--compute", help="FLOP spent with the base; repeated.")
+    ] = None,
+    loss: Annotated[list[float] | None, typer.Option(help="Loss that both should reach; repeated.")] = None,
+    n: Annotated[float | None, typer.Option("-N", "--N", help="Runs of this size, not the optimal one.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare two recipes: how much compute is one worth in units of the other, and is it better?
+
+    Example: scaling-sim recipes old.nc new.nc -C 1e21; scaling-sim recipes old.csv new.csv --law chinchilla --loss 2.5
+    """
+    import scaling_sim as ss
+
+    pair = [
+        load_posterior(path) if law is None else ss.fit(read_table(path, columns), law=law, seed=seed)
+        for path in (base, recipe)
+    ]
+    answer = ss.compare_recipes(*pair, compute=compute or None, loss=loss or None, N=n, seed=seed)
+    facts = answer.to_json()
+    show(facts, as_json, lambda: str(answer))
+    exit_unless(facts["converged"] is not False)
+
+
+def _known(fits: list[Any] | None, as_json: bool) -> None:
+    import scaling_sim as ss
+
+    table = ss.known_sizes(fits)
+    show(table.to_json(), as_json, lambda: str(table))
+
+
+def _observed(fit: Any, curve: Path, n: float, seed: int, **asked: float | None) -> Any:
+    import scaling_sim as ss
+
+    if asked.pop("D") is not None:
+        raise ConfigError("--observe watches one pass over fresh data; leave out -D")
+    return ss.observe(fit, curve, n, seed=seed, **told(asked))
+
+
+def _own(facts: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """What these facts say beyond the opening that both share."""
+    return {key: value for key, value in facts.items() if key not in others or key == "notes"}

@@ -1,0 +1,91 @@
+"""What every verb prints: results on stdout as text or JSON, everything else on stderr."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import typer
+
+from scaling_sim.config import json_text
+
+
+def say(line: str) -> None:
+    """Print a line on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print a warning on stderr; takes the place of ``warnings.showwarning``."""
+    say(f"warning: {message}")
+
+
+def command_line() -> str:
+    """The command as it was typed."""
+    return shlex.join(["scaling-sim", *sys.argv[1:]])
+
+
+def show(facts: Mapping[str, Any], as_json: bool, text: Callable[[], str]) -> None:
+    """Print facts on stdout, as one JSON object or as text."""
+    print(json_text(facts) if as_json else text())
+
+
+def show_prediction(prediction: Any, as_json: bool) -> None:
+    """Print a prediction and exit with 3 if its fit did not converge."""
+    facts = prediction.to_json()
+    show(facts, as_json, lambda: as_lines(facts))
+    exit_unless(facts.get("converged", True) is not False)
+
+
+def exit_unless(converged: bool) -> None:
+    """Exit with 3 unless the posterior converged."""
+    if not converged:
+        say("warning: the posterior did not converge; do not rely on these numbers")
+        raise typer.Exit(3)
+
+
+def as_lines(facts: Mapping[str, Any], indent: str = "") -> str:
+    """Facts as text, one line each."""
+    return "\n".join(as_line(key, value, indent) for key, value in facts.items())
+
+
+def as_line(key: str, value: Any, indent: str) -> str:
+    """One fact as text: quantities with their 90 % interval, mappings indented below their name."""
+    if isinstance(value, Mapping) and "median" in value and "interval90" in value:
+        low, high = value["interval90"]
+        return f"{indent}{key:28s} {short(value['median']):>11s}   90 %: {short(low)} to {short(high)}"
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        return "\n".join([f"{indent}{key}:", *(as_lines(item, indent + "  ") + "\n" for item in value)])
+    if isinstance(value, list):
+        return f"{indent}{key:28s} {'; '.join(map(str, value)) or 'none'}"
+    if isinstance(value, Mapping):
+        return f"{indent}{key}:\n{as_lines(value, indent + '  ')}" if value else f"{indent}{key:28s} none"
+    return f"{indent}{key:28s} {short(value)}"
+
+
+def short(value: Any) -> str:
+    """Four digits of a float."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def count_rows(dropped: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
+    """Reason → number of rows left out."""
+    return {reason: len(names) for reason, names in dropped.items()}
+
+
+@contextmanager
+def interruptible(message: str) -> Iterator[None]:
+    """Say on Ctrl-C what became of the work, and exit with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(message)
+        raise typer.Exit(130) from None
+
+
+def resumable() -> AbstractContextManager[None]:
+    """On Ctrl-C say that the same command goes on."""
+    return interruptible("interrupted; the same command again resumes")
