@@ -41,7 +41,7 @@ class Calibration:
     Each quantity gives five scores, standard normal for a right fitter: coverage of the central 80, 90 and 95 %
     intervals (by their binomial tails), ``dispersion`` (the mean square of the ranks' normal scores, χ² by Wilson &
     Hilferty 1931: positive where intervals are too narrow) and ``location`` (their mean: positive where draws lie too
-    low). The ``limit`` of |z| grows with the number of scores, so that a right fitter is found wrong in .2 % of calls
+    low). The ``limit`` of their size grows with the number of scores, so that a right fitter is found wrong in .2 % of calls
     at most (Bonferroni): 3.9 with five quantities, 4.1 with nine.
 
     Attributes
@@ -97,12 +97,12 @@ class Calibration:
 
     @property
     def max_z(self) -> float:
-        """Largest |z| of all statistics and quantities."""
+        """Size of the largest score of all statistics and quantities."""
         return float(max(np.max(np.abs(values)) for values in self.z.values()))
 
     @property
     def limit(self) -> float:
-        """Of |z|, by the number of scores."""
+        """Of the size of a score, by the number of scores."""
         from scipy.special import ndtri
 
         num_scores = (len(LEVELS) + 2) * len(self.quantities)
@@ -110,7 +110,7 @@ class Calibration:
 
     @property
     def passed(self) -> bool:
-        """Whether every |z| is below ``limit`` and at most a tenth of the data sets was excluded."""
+        """Whether every score is below ``limit`` in size and at most a tenth of the data sets was excluded."""
         return self.max_z < self.limit and not self._too_many_excluded
 
     @property
