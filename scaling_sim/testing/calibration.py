@@ -41,8 +41,8 @@ class Calibration:
     Each quantity gives five scores, standard normal for a right fitter: coverage of the central 80, 90 and 95 %
     intervals (by their binomial tails), ``dispersion`` (the mean square of the ranks' normal scores, χ² by Wilson &
     Hilferty 1931: positive where intervals are too narrow) and ``location`` (their mean: positive where draws lie too
-    low). The ``limit`` of their size grows with the number of scores, so that a right fitter is found wrong in .2 % of calls
-    at most (Bonferroni): 3.9 with five quantities, 4.1 with nine.
+    low). The ``limit`` of their size grows with the number of scores, so that a right fitter is found wrong in .2 % of
+    calls at most (Bonferroni): 3.9 with five quantities, 4.1 with nine.
 
     Attributes
     ----------
