@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,13 @@ Array = NDArray[np.float64]
 
 DEGREES = 5.0
 """Of freedom of the proposals: tails heavier than those of posteriors, or walkers far out would seldom move."""
+MOST = 0.5
+"""Share of the proposals among all moves where the approximation is good."""
+LEAST = 0.02
+"""Share where it is not: proposals are then mostly refused, and each costs as much as a useful move."""
+GOOD = 0.2
+"""Effective share of weighted draws from which the approximation counts as good."""
+NUM_WEIGHTED = 2000
 
 
 @dataclass(frozen=True)
@@ -28,10 +36,13 @@ class Laplace:
     ----------
     centre : (p,) array
     factor : (p, p) array F
+    share : float
+        Of these proposals among all moves.
     """
 
     centre: Array
     factor: Array
+    share: float = MOST
 
     def draw(self, size: int, rng: np.random.Generator) -> Array:
         """(size, p) normal draws of Laplace's approximation."""
@@ -50,7 +61,17 @@ def laplace(target: LogPosterior, mode: Mode) -> Laplace:
     prior_sd = moments(target.coordinates)[1]
     curvature = -hessian(target, mode.u, 1e-3 * prior_sd) * np.outer(prior_sd, prior_sd)
     values, vectors = np.linalg.eigh(np.nan_to_num(curvature, nan=0.0, posinf=0.0, neginf=0.0))
-    return Laplace(mode.u, np.asarray(prior_sd[:, None] * vectors / np.sqrt(np.maximum(values, 1.0))))
+    found = Laplace(mode.u, np.asarray(prior_sd[:, None] * vectors / np.sqrt(np.maximum(values, 1.0))))
+    return replace(found, share=max(LEAST, MOST * min(1.0, quality(found, target) / GOOD)))
+
+
+def quality(approximation: Laplace, target: Callable[[Array], Array]) -> float:
+    """Effective share (Kish) of draws from the proposal, weighted to be draws from the target: 1 where they agree."""
+    nothing = np.broadcast_to(approximation.centre, (NUM_WEIGHTED, len(approximation.centre)))
+    draws, log_ratio = approximation(nothing, np.random.RandomState(0))
+    log_weight = target(draws) + log_ratio  # up to a constant, log target less log proposal
+    weight = np.exp(log_weight - log_weight.max())
+    return float(weight.sum() ** 2 / (weight @ weight) / len(weight))
 
 
 def _log_t(z: Array) -> Array:

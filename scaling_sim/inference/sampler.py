@@ -84,9 +84,10 @@ def sample(
 ) -> Sample:
     """Draws from ``target`` until the convergence rule holds, or ``max_steps`` are made.
 
-    Half the moves are independent proposals of Laplace's approximation, for posteriors that are nearly normal (τ of 4
-    steps on six coordinates, 6 on twelve); the others are differential evolution and stretch, 4 : 1 (τ of 23 and 60 by
-    themselves), for those that are not. emcee 3.1.6's snooker move samples a wrong distribution and is never used.
+    Up to half the moves are independent proposals of Laplace's approximation, for posteriors that are nearly normal (τ
+    of 4 steps on six coordinates, 6 on twelve); the others are differential evolution and stretch, 4 : 1 (τ of 23 and
+    60 by themselves), for those that are not. The shares are set before the first step
+    (`laplace.quality`). emcee 3.1.6's snooker move samples a wrong distribution and is never used.
     Numbers depend on ``seed`` alone, not on ``processes`` or ``progress``.
 
     Parameters
@@ -129,7 +130,8 @@ def moves(approximation: Laplace) -> list[tuple[Any, float]]:
     """The moves that ship, with their shares."""
     from emcee.moves import DEMove, MHMove, StretchMove
 
-    return [(MHMove(approximation), 0.5), (DEMove(), 0.4), (StretchMove(), 0.1)]
+    rest = 1.0 - approximation.share
+    return [(MHMove(approximation), approximation.share), (DEMove(), 0.8 * rest), (StretchMove(), 0.2 * rest)]
 
 
 def _start(target: LogPosterior, approximation: Laplace, walkers: int, seed: np.random.SeedSequence) -> _Ensemble:
