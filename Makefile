@@ -33,7 +33,7 @@ study: $(VENV)/.installed  ## train a family, fit the laws, predict, write the r
 	$(VENV)/bin/scaling-sim study $(PRESET) --out $(OUT)
 
 test: $(VENV)/.installed-test  ## every test that fits into 15 minutes on 2 cores
-	SCALING_SIM_REQUIRE_BACKENDS=numba,torch $(VENV)/bin/python -m pytest -q -m "not slow and not gpu" --durations=15
+	SCALING_SIM_REQUIRE_BACKENDS=numba,torch $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu" --durations=15
 
 statistical: $(VENV)/.installed-test  ## the long statistical suite, against NumPyro's NUTS too
 	$(PIP) $(CONSTRAINTS) -e ".[reference]"
