@@ -19,8 +19,10 @@ from scaling_sim.model.shape import Shape
 from scaling_sim.predict.allocate import allocate
 from scaling_sim.predict.backtest import backtest
 from scaling_sim.predict.crossover import crossover
+from scaling_sim.predict.design import design
 from scaling_sim.predict.forecast import forecast
 from scaling_sim.predict.methods import compare_methods
+from scaling_sim.predict.targets import best_size
 from scaling_sim.report.data import ReportData, environment
 from scaling_sim.runs.record import CurvePoint, RunConfig, RunRecord
 from scaling_sim.runs.table import RunTable, table_from_records
@@ -221,6 +223,7 @@ def full_study(simulated: bool = True) -> ReportData:
         crossover=crossover(fit),
         backtest=backtest(drawn_posterior("chinchilla", CHINCHILLA, chinchilla_table())),
         methods=compare_methods(fit),
+        design=design(fit, best_size(1e18), budget=1e15, misfit=False, max_runs=6),
         forecasts=(forecast(fit, N=300_000, D=1e8, B=4096, S=30_000),),
         corpus={
             "name": "stdlib",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import re
 import threading
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from scaling_sim.report.figures.posterior import prior_draws
 from scaling_sim.report.figures.ticks import tick_label, tick_places
 from scaling_sim.report.table import number
 
-BUILDERS = [getattr(figures, name) for name in dir(figures) if name.startswith("figure_")]
+FIGURES = [getattr(figures, name) for name in dir(figures) if name.startswith("figure_")]
+BUILDERS = [build for build in FIGURES if list(inspect.signature(build).parameters) == ["data"]]
+"""Figures of a report; those of one result (a running run, two recipes) take that result: test_forecast_figures.py."""
 NOT_IN_A_STUDY = {"figure_final_fit", "figure_allocation"}
 IN_A_FIT = {
     "figure_final_fit",
@@ -25,6 +28,8 @@ IN_A_FIT = {
     "figure_predictive_check",
     "figure_corner",
     "figure_traces",
+    "figure_efficiency",
+    "figure_valley",
 }
 
 Builder = Callable[[ReportData], ReportFigure]
