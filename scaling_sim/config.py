@@ -9,6 +9,7 @@ import math
 import os
 import re
 import tomllib
+from operator import index
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -106,6 +107,23 @@ def _fields(annotation: Any) -> list[str]:
 
 def _choices(annotation: Any) -> list[str]:
     return [str(part) for part in getattr(annotation, "__args__", ()) if isinstance(part, str)]
+
+
+def checked_seed(seed: Any) -> int:
+    """The seed as an int.
+
+    Raises
+    ------
+    ConfigError
+        If it is negative or no integer.
+    """
+    try:
+        found = index(seed)
+    except TypeError:
+        found = -1
+    if found < 0:
+        raise ConfigError(f"seed must be an integer of at least 0, got {seed!r}")
+    return found
 
 
 def json_text(tree: Any, indent: int | None = None) -> str:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from scaling_sim.config import checked_seed
 from scaling_sim.errors import ConfigError, LawError
 from scaling_sim.laws.kaplan import critical_batch
 from scaling_sim.laws.kaplan_joint import curve_parameters
@@ -34,8 +35,8 @@ MEANING = {
 """What the numbers are of; other laws speak of finished runs of that length, not of a moment of a longer one."""
 LOG_TOKENS = (0.0, 110.0)
 """Between which tokens are sought where a law is not solved in closed form."""
-PLACES = 24
-"""Places along one run at which the discrepancy is drawn; it is interpolated between them."""
+PLACES = 48
+"""Places along a run at which law and discrepancy are drawn, and as many again where most draws pass the loss."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,11 @@ def efficiency(
 
     Notes
     -----
-    Expected losses: the scatter of single runs is left out. Kaplan's law (1.6): S_min = S_c·[L − L(N, ∞)]^(−1/αS),
+    Expected losses: the scatter of single runs is left out. With a discrepancy, draws that do not reach the loss within
+    21 decades of compute of the first that does count as never. Kaplan's law (1.6): S_min = S_c·[L − L(N, ∞)]^(−1/αS),
     E_min = B_crit(L)·S_min, S = S_min·(1 + B_crit(L)/B) (5.4).
     """
+    seed = checked_seed(seed)
     losses, sizes = positive("loss", loss), positive("N", N)
     law = get_law(getattr(fit, "law", None) or fit.law_name)
     solve = _solver(law)
@@ -137,6 +140,8 @@ def efficiency(
         batch = main_batch(fit.runs)  # type: ignore[attr-defined]
         B = batch if np.isfinite(batch) else None
     p = columns_of(fit if model is None else model)
+    if model is not None and law.name in CURVES and B is None:
+        notes = ("compute unknown without a batch: the law alone, no discrepancy",)
     cells = [[_cell(solve, law, p, target, size, B, model, seed) for size in sizes] for target in losses]
     draws = {
         name: np.stack([np.stack([cell[name] for cell in row], axis=-1) for row in cells], axis=1)
@@ -160,28 +165,64 @@ def _cell(
     model: Discrepancy | None,
     seed: int,
 ) -> dict[str, Array]:
-    """Each quantity (n,) with which N parameters reach ``loss``."""
+    """Each quantity (n,) with which N parameters first reach ``loss``: where law × exp(δ) along the run falls to it.
+
+    A law falls with compute, so it reaches loss·exp(−δ(C)) at C just where the compute that it asks for that loss is C.
+    """
     num = len(next(iter(p.values())))
     alone = solve(law, p, np.full((num, 1), loss), N, B)
-    paid = alone.get("C")
-    if model is None or paid is None or not np.isfinite(paid).any():
+    if model is None or "C" not in alone:
         return {name: values[:, 0] for name, values in alone.items()}
-    low, high = np.quantile(paid[np.isfinite(paid)], (0.05, 0.95))
-    log_C = np.linspace(np.log(low / 100), np.log(high * 100), PLACES)
-    shift = model.shift(np.exp(log_C), N, _role(law), seed)
-    found = alone
-    for _ in range(12):  # the law's loss must differ from the target by the discrepancy where the target is reached
-        at = np.nan_to_num(np.log(found["C"][:, 0]), posinf=log_C[-1])
-        found = solve(law, p, loss * np.exp(-_rowwise(at, log_C, shift))[:, None], N, B)
-    return {name: values[:, 0] for name, values in found.items()}
+
+    def needed(shift: Array) -> dict[str, Array]:
+        return solve(law, p, loss * np.exp(-shift), N, B)
+
+    def enough(log_C: Array, shift: Array) -> NDArray[np.bool_]:
+        return np.asarray(np.log(needed(shift)["C"]) <= log_C)
+
+    swing = 4 * float(np.quantile(model.amplitude, 0.95))
+    log_C = _places(needed(np.full((num, 1), -swing))["C"], needed(np.full((num, 1), swing))["C"])
+    if log_C is None:  # beyond any discrepancy
+        return {name: values[:, 0] for name, values in alone.items()}
+    for refine in (True, False):  # δ is interpolated between places: the second time they stand where it matters
+        shift = model.shift(np.exp(log_C), N, _role(law), seed)
+        reached = enough(log_C, shift)
+        found, never = needed(_first(log_C, shift, reached, enough)), ~reached.any(axis=1)
+        if refine and not never.all():
+            passed = np.log(found["C"][~never, 0])
+            log_C = np.unique(np.concatenate([log_C, np.quantile(passed, np.linspace(0.0, 1.0, PLACES))]))
+    return {name: np.where(never, np.inf, values[:, 0]) for name, values in found.items()}
 
 
-def _rowwise(x: Array, grid: Array, values: Array) -> Array:
-    """(n,) linear interpolation of row i of ``values`` (n, g) at x[i] on an even grid; constant beyond its ends."""
-    place = np.clip((x - grid[0]) / (grid[1] - grid[0]), 0, len(grid) - 1)
-    left = np.minimum(place.astype(np.int64), len(grid) - 2)
-    rows, share = np.arange(len(x)), place - left
-    return np.asarray((1 - share) * values[rows, left] + share * values[rows, left + 1])
+def _places(soonest: Array, latest: Array) -> Array | None:
+    """(PLACES,) ln C from the least compute of any draw to the largest, within PLACES e-folds; None without any."""
+    if not np.isfinite(soonest).any():
+        return None
+    low = float(np.log(soonest.min()))
+    high = min(float(np.log(latest.max())), low + PLACES)
+    return np.linspace(low, max(high, low + 1.0), PLACES)
+
+
+def _first(
+    log_C: Array, shift: Array, reached: NDArray[np.bool_], enough: Callable[[Array, Array], NDArray[np.bool_]]
+) -> Array:
+    """(n, 1) discrepancy where the target is first reached: bisection from the last place that is not to the first."""
+    rows, right = np.arange(len(shift)), np.argmax(reached, axis=1)
+    left = np.maximum(right - 1, 0)
+
+    def between(share: Array) -> tuple[Array, Array]:
+        return tuple((1 - share) * x[0] + share * x[1] for x in ends)
+
+    ends = (
+        (log_C[left][:, None], log_C[right][:, None]),
+        (shift[rows, left][:, None], shift[rows, right][:, None]),
+    )
+    before, after = np.zeros((len(rows), 1)), np.ones((len(rows), 1))
+    for _ in range(30):
+        middle = 0.5 * (before + after)
+        there = enough(*between(middle))
+        before, after = np.where(there, before, middle), np.where(there, middle, after)
+    return between(after)[1]
 
 
 def _solver(law: Law) -> Solve:
@@ -189,7 +230,7 @@ def _solver(law: Law) -> Solve:
         return _joint
     if law.name in CURVES:
         return _curves
-    if "N" in law.columns and law.response == "loss" and set(law.columns) <= {"N", "D", "tokens"}:
+    if "N" in law.columns and law.response == "loss" and {"N"} < set(law.columns) <= {"N", "D", "tokens"}:
         return _final
     raise LawError(f"{law.name!r} does not say what a given size needs to reach a loss; use kaplan or chinchilla")
 

@@ -9,11 +9,12 @@ import pytest
 from scaling_sim.errors import ConfigError, LawError
 from scaling_sim.laws.constants import constants
 from scaling_sim.laws.kaplan import solve_loss
+from scaling_sim.predict.discrepancy import discrepancy_of
 from scaling_sim.predict.efficiency import efficiency
 from scaling_sim.predict.forecast import forecast
 from scaling_sim.predict.layout import Sweep
 from scaling_sim.predict.simulate import simulate
-from tests.predict.support import around
+from tests.predict.support import around, table
 
 
 @pytest.mark.parametrize("loss", [3.0, 2.6])
@@ -83,6 +84,28 @@ def test_the_discrepancy_moves_when_a_loss_is_reached() -> None:
     alone = efficiency(fit, target, N, discrepancy=False)
     assert not alone.quantity("S").interval(0.9)[0] < S < alone.quantity("S").interval(0.9)[1]
     assert alone.notes == ("the law alone: no discrepancy",)
+
+
+@pytest.mark.parametrize("target", [2.7, 2.5])
+def test_reaching_a_loss_agrees_with_the_expected_loss_at_that_length(target: float) -> None:
+    """P(reached by t) is P(expected loss ≤ target at t): both within the errors of 2000 draws, nowhere thrown away."""
+    p = constants("besiroglu").values
+    rng = np.random.default_rng(0)
+    N, ratio = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e9, 8), np.geomspace(5, 100, 6)))
+    loss = p["E"] + p["A"] * N ** -p["alpha"] + p["B"] * (N * ratio) ** -p["beta"]
+    bend = 0.02 * np.sin(np.log(N * N * ratio) / 4) + 3e-3 * rng.standard_normal(len(N))
+    fit = replace(around("besiroglu", num=50), runs=table(N=N, tokens=N * ratio, loss=loss * np.exp(bend)))
+    found = efficiency(fit, target, 1e9)
+    tokens, model = found.draws["tokens"][:, 0, 0], discrepancy_of(fit)
+    assert not isinstance(model, str)
+    assert np.isinf(tokens).sum() == 0
+    for share in (0.1, 0.3, 0.5, 0.7, 0.9):
+        t = np.quantile(tokens, share, keepdims=True)
+        expected = model.log_loss({"N": np.full(1, 1e9), "tokens": t, "D": t}, 6e9 * t, scatter=False, seed=1)
+        assert np.mean(expected <= np.log(target)) == pytest.approx(share, abs=0.05)
+    sure = np.quantile(tokens, 0.999, keepdims=True)
+    low = model.log_loss({"N": np.full(1, 1e9), "tokens": sure, "D": sure}, 6e9 * sure, scatter=False, seed=1)
+    assert np.mean(low <= np.log(target)) > 0.98
 
 
 def test_results_read_well_and_bad_input_is_refused() -> None:
