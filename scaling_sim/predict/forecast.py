@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
-from warnings import warn
 
 import numpy as np
 
-from scaling_sim.errors import ConfigError, ExtrapolationWarning, LawError
+from scaling_sim.config import checked_seed
+from scaling_sim.errors import ConfigError, LawError
 from scaling_sim.laws.constants import FRONTIER_LAW
 from scaling_sim.laws.registry import get_law
 from scaling_sim.predict.backtest import Backtest, backtest_of
@@ -20,16 +20,14 @@ from scaling_sim.predict.quantity import Quantity
 from scaling_sim.predict.reach import Reach
 from scaling_sim.predict.run import Run
 from scaling_sim.predict.source import Array, Fit, columns_of, compute_range, head
+from scaling_sim.predict.unlikely import warn_of_the_impossible
 
 if TYPE_CHECKING:
     import pandas as pd
 
 JOINT = ("kaplan", "kaplan-floor")
 CURVE_POINTS = 64
-IMPOSSIBLE_LOSS = 16.0
-"""Nats per token: e¹⁶ is a vocabulary of 9 million, and guessing evenly among it costs as much."""
-FAR_DECADES = 4.0
-"""Decades of compute from the runs at which a forecast warns."""
+UNKNOWN_COMPUTE = "compute unknown without N and tokens: the law and the scatter of single runs, no discrepancy"
 _ROLES = {"early-stopped": "stopped", "curve": "curve", "final": "final"}
 """Role of the rows that inform a form."""
 _FORMS = {"kaplan-nd": "early-stopped", "power-d": "early-stopped", "kaplan-ns": "curve"}
@@ -83,6 +81,8 @@ class Forecast:
         Losses on other texts, of fits whose runs carry them (`scaling_sim.predict.offsets`).
     backtest_coverage90 : float or None
         Share of held-out rows inside the 90 % intervals of the back-test behind this forecast; None without one.
+    untested : str or None
+        Why there is none.
     """
 
     loss: Quantity
@@ -98,6 +98,7 @@ class Forecast:
     other_losses: Mapping[str, Quantity] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     backtest_coverage90: float | None = None
+    untested: str | None = None
 
     @property
     def median(self) -> float:
@@ -115,7 +116,7 @@ class Forecast:
 
     @property
     def beyond_backtest(self) -> bool:
-        """True if the run lies beyond 1.5 times the decades that the back-test reached."""
+        """True if the run lies beyond 1.5 times the decades that the back-test reached, or below the runs' compute."""
         return self.reach.beyond(self.run.C)
 
     @property
@@ -130,7 +131,7 @@ class Forecast:
         C = Quantity("C", np.array([self.run.C]), "flop")
         reach = self.reach.to_json(C)
         if self.backtest_coverage90 is None:
-            reach |= {"backtested_decades": None, "backtested_decades_reason": self._untested_reason()}
+            reach |= {"backtested_decades": None, "backtested_decades_reason": self.untested}
         reach["decades_beyond_runs"] = _median(reach["decades_beyond_runs"])
         return {
             **self.header,
@@ -142,11 +143,6 @@ class Forecast:
             "backtest_coverage90": self.backtest_coverage90,
             "notes": list(self.notes),
         }
-
-    def _untested_reason(self) -> str:
-        if self.reach.largest >= self.run.C:
-            return "not needed: the run lies within the compute of the runs behind the fit"
-        return self.notes[-1] if self.notes else "no back-test was asked for"
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per quantity: median, 50 % and 90 % interval."""
@@ -191,6 +187,9 @@ def forecast(
     seed : int
         Of the draws of discrepancy and scatter.
 
+    The compute of a run sets its discrepancy, whatever the law reads; where it does not follow from what was given, the
+    forecast is the law with the scatter of single runs, says so, and warns if what the law reads lies outside the runs.
+
     Notes
     -----
     Under ``kaplan``, B and S ask for the learning curve (1.6) of one pass; D without them for the early-stopped loss
@@ -205,6 +204,9 @@ def forecast(
     """
     if not (np.isfinite(overfit) and overfit > 0):
         raise ConfigError(f"overfit, the relative overfitting allowed, must be above 0, got {overfit}")
+    if not (backtest is None or backtest == "auto" or isinstance(backtest, Backtest)):
+        raise ConfigError(f'backtest must be a Backtest, "auto" or None, got {backtest!r}')
+    seed = checked_seed(seed)
     given = {"N": N, "D": D, "tokens": tokens, "B": B, "S": S}
     run = Run.of(**given)
     if fit.law_name == FRONTIER_LAW or fit.law_name == "critical-batch":
@@ -213,12 +215,15 @@ def forecast(
     law_loss, form, notes = _law_loss(fit, p, run)
     model, unlearned = _model(fit, run, backtest)
     tested, reach, why = _tested(fit, run, backtest)
-    loss = law_loss if model is None else _model_loss(model, run, form, seed)
+    if model is not None:
+        loss = _model_loss(model, run, form, seed)
+    else:
+        loss = law_loss if backtest is None else law_loss * np.exp(_scatter(fit, _ROLES[form], seed))
     curve = _curve(fit if model is None else model, run, model, seed) if form == "curve" else None
     excess, stop = _early_stopping(fit, p, run)
     others, unknown = _other_losses(fit, loss, seed)
-    ignored = _ignored(fit, given)
-    _warn_of_the_impossible(fit, run, loss)
+    ignored = _ignored(fit, given, model)
+    warn_of_the_impossible(fit, run, loss)
     return Forecast(
         Quantity("loss", loss, "nats"),
         Quantity("loss", law_loss, "nats"),
@@ -233,6 +238,7 @@ def forecast(
         others,
         (*notes, *ignored, *unknown, *unlearned, *why),
         None if tested is None else tested.coverage(),
+        None if tested is not None else _untested(fit, run, reach, why),
     )
 
 
@@ -262,8 +268,8 @@ def _model(
     """Law and discrepancy to forecast with, or None and the reason."""
     if backtest is None:
         return None, ()
-    if not np.isfinite(run.C):
-        return None, ("compute unknown: no discrepancy",)
+    if getattr(fit, "runs", None) is not None and not np.isfinite(run.C):
+        return None, (UNKNOWN_COMPUTE,)
     found = discrepancy_of(fit)
     return (None, (found,)) if isinstance(found, str) else (found, ())
 
@@ -276,6 +282,18 @@ def _model_loss(model: Discrepancy, run: Run, form: str, seed: int) -> Array:
     return np.asarray(law_loss * np.exp(away[:, 0]))
 
 
+def _scatter(fit: Fit, role: str, seed: int) -> Array | float:
+    """(n_draws,) error of one run in ln loss, by the posterior's own Student-t noise; 0 of what has none."""
+    noise: Mapping[str, Array] = getattr(fit, "noise", {})
+
+    def named(name: str, default: float) -> Array:
+        return np.asarray(noise.get(f"{name}_{role}", noise.get(name, default)), dtype=np.float64)
+
+    size = np.hypot(named("sigma", 0.0), named("tau", 0.0) if role == "curve" else 0.0)
+    freedom = np.minimum(named("nu", np.inf), 1e6)
+    return np.asarray(size * np.random.default_rng([seed, 1]).standard_t(freedom, np.broadcast(size, freedom).shape))
+
+
 def _tested(
     fit: Fit, run: Run, backtest: Backtest | Literal["auto"] | None
 ) -> tuple[Backtest | None, Reach, tuple[str, ...]]:
@@ -285,49 +303,45 @@ def _tested(
     if backtest == "auto":
         found = backtest_of(fit) if span is not None and np.isfinite(run.C) and span[1] < run.C else None
     if isinstance(found, Backtest):
-        return found, Reach(found.largest, found.reach_decades), (found.caveat(),)
+        least = 0.0 if span is None else span[0]
+        return found, Reach(found.largest, found.reach_decades, least), (found.caveat(),)
     return None, Reach.of(span, None), () if found is None else (found,)
 
 
-def _ignored(fit: Fit, given: dict[str, float | None]) -> tuple[str, ...]:
-    """Note the inputs without which the law would have said the same."""
+def _untested(fit: Fit, run: Run, reach: Reach, why: tuple[str, ...]) -> str:
+    """Why no back-test stands behind the forecast."""
+    if getattr(fit, "runs", None) is None:
+        return "there are no runs behind these constants to back-test"
+    if not np.isfinite(run.C):
+        return "the compute of the run, or of those behind the fit, is unknown"
+    if reach.below(run.C):
+        decades = np.log10(reach.least / run.C)
+        return f"the run lies {decades:.1f} decades below the least compute of the runs: back-tests look upwards only"
+    if reach.largest >= run.C:
+        return "not needed: the run lies within the compute of the runs behind the fit"
+    return why[-1] if why else "no back-test was asked for"
+
+
+def _ignored(fit: Fit, given: dict[str, float | None], model: Discrepancy | None) -> tuple[str, ...]:
+    """Note the inputs without which the forecast would have been the same: law, and compute where δ depends on it."""
     first = {name: column[:1] for name, column in columns_of(fit).items()}
     told = {name: value for name, value in given.items() if value is not None}
-    loss, form, _ = _law_loss(fit, first, Run.of(**told))
+    run = Run.of(**told)
+    loss, form, _ = _law_loss(fit, first, run)
     spare = []
     for name in told:
         if (name == "D" and "D_c" in first) or (name == "tokens" and {"B", "S"} <= set(told)):
             continue  # D says when to stop; tokens = B·S was checked
         try:
-            other = _law_loss(fit, first, Run.of(**{k: v for k, v in told.items() if k != name}))
+            without = Run.of(**{k: v for k, v in told.items() if k != name})
+            other = _law_loss(fit, first, without)
         except ConfigError:
+            continue
+        if model is not None and without.C != run.C:
             continue
         if other[1] == form and other[0][0] == loss[0]:
             spare.append(name)
     return (f"ignored: {', '.join(spare)}, which {form} losses by {fit.law_name!r} do not depend on",) if spare else ()
-
-
-def _warn_of_the_impossible(fit: Fit, run: Run, loss: Array) -> None:
-    """Warn of a loss that no text has, and of a run many decades from all that were fitted."""
-    middle = float(np.median(loss))
-    if middle > IMPOSSIBLE_LOSS:
-        warn(
-            f"the law says {middle:.3g} nats per token, but guessing among 9 million tokens costs "
-            f"{IMPOSSIBLE_LOSS:g}: the run lies outside what the law describes",
-            ExtrapolationWarning,
-            stacklevel=3,
-        )
-    span = compute_range(fit)
-    if span is None or getattr(fit, "runs", None) is None or not np.isfinite(run.C):
-        return
-    above, below = np.log10(run.C / span[1]), np.log10(span[0] / run.C)
-    if max(above, below) > FAR_DECADES:
-        side, decades = ("above the largest", above) if above > below else ("below the least", below)
-        warn(
-            f"the run of {run.C:.3g} FLOP lies {decades:.1f} decades {side} compute of the runs behind this fit",
-            ExtrapolationWarning,
-            stacklevel=3,
-        )
 
 
 def _curve(fit: Fit, run: Run, model: Discrepancy | None, seed: int) -> Curve:

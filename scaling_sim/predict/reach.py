@@ -20,24 +20,36 @@ ALLOWANCE = 1.5
 
 @dataclass(frozen=True)
 class Reach:
-    """Largest compute behind a prediction (FLOP; NaN if unknown) and the decades that a back-test reached (0: none)."""
+    """How far runs and a back-test of them reach.
+
+    Attributes
+    ----------
+    largest, least : compute behind a prediction, FLOP; NaN and 0 if unknown
+    backtested : decades above the largest that a back-test reached; 0 if there was none
+    """
 
     largest: float
     backtested: float
+    least: float = 0.0
 
     @classmethod
     def of(cls, span: tuple[float, float] | None, backtest: Backtest | None) -> Reach:
         """Reach of runs that span this compute."""
-        return cls(span[1] if span else float("nan"), backtest.reach_decades if backtest else 0.0)
+        least, largest = span or (0.0, float("nan"))
+        return cls(largest, backtest.reach_decades if backtest else 0.0, least)
 
     def decades(self, C: Quantity) -> Quantity:
         """Decades between the largest run and C, draw by draw; negative inside the runs."""
         return Quantity("decades_beyond_runs", np.log10(C.draws) - np.log10(self.largest), "decades")
 
+    def below(self, C: float) -> bool:
+        """Whether C lies below the least run, where no back-test looks."""
+        return self.least * (1 - 1e-9) > C
+
     def beyond(self, C: float) -> bool:
-        """Whether C lies beyond 1.5 times the back-tested decades; true if the runs are unknown."""
+        """Whether C lies beyond 1.5 times the back-tested decades or below the runs; true if these are unknown."""
         distance = np.log10(C) - np.log10(self.largest)
-        return not distance <= ALLOWANCE * self.backtested
+        return self.below(C) or not distance <= ALLOWANCE * self.backtested
 
     def to_json(self, C: Quantity) -> dict[str, Any]:
         """Decades beyond the runs, and how many a back-test reached."""

@@ -32,9 +32,11 @@ class Run:
         Raises
         ------
         ConfigError
-            If a number is not positive and finite, tokens, B and S contradict each other, or D exceeds tokens.
+            If a number is not one positive, finite number, tokens, B and S contradict each other, or D exceeds tokens.
         """
         for name, value in given.items():
+            if value is not None and np.ndim(value) != 0:
+                raise ConfigError(f"{name} must be one number, got {value!r}; call once for each run")
             if value is not None and not (np.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} must be positive and finite, got {value}")
         N, D, tokens, B, S = (given.get(name) for name in ("N", "D", "tokens", "B", "S"))

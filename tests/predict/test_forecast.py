@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from scaling_sim.errors import ConfigError, ExtrapolationWarning, LawError
+from scaling_sim.inference.fitting import fit as fit_runs
 from scaling_sim.inference.point import point_fit
+from scaling_sim.inference.posterior import Posterior
 from scaling_sim.laws.constants import constants
 from scaling_sim.laws.kaplan import loss_nd, solve_loss
 from scaling_sim.predict.backtest import Backtest
-from scaling_sim.predict.forecast import forecast
+from scaling_sim.predict.forecast import UNKNOWN_COMPUTE, forecast
 from scaling_sim.predict.run import Run
 from scaling_sim.runs.table import RunTable
 from tests.predict.support import around, table
@@ -265,3 +267,80 @@ def test_data_that_keep_overfitting_small() -> None:
     assert forecast(constants("hoffmann"), N=1e8, tokens=1e9).data_needed is None
     with pytest.raises(ConfigError, match="overfit, the relative overfitting allowed, must be above 0"):
         forecast(fit, N=1e8, D=1e9, overfit=0.0)
+
+
+def sized_runs(noise: float = 0.01) -> RunTable:
+    """Sizes trained to convergence: a power of N with errors of one run."""
+    N = np.geomspace(1e6, 1e9, 24)
+    loss = (8.8e13 / N) ** 0.076 * np.exp(noise * np.random.default_rng(0).standard_normal(len(N)))
+    return table(N=N, tokens=40 * N, loss=loss)
+
+
+@pytest.fixture(scope="module")
+def sized_fit() -> Posterior:
+    return fit_runs(sized_runs(), "power-n", min_ess=400)
+
+
+def test_a_law_that_reads_no_tokens_carries_the_scatter_of_runs(sized_fit: Posterior) -> None:
+    """Errors of 1 %: 90 % of single runs lie within ±1.64 % of the law, with tokens or without them."""
+    without = forecast(sized_fit, N=1e8)
+    given = forecast(sized_fit, N=1e8, tokens=4e9)
+    for found in (without, given):
+        low, high = np.log(found.interval(0.9))
+        assert 0.7 < (high - low) / (2 * 1.645 * 0.01) < 1.5
+        assert not any("ignored" in note for note in found.notes)
+    assert without.notes == (UNKNOWN_COMPUTE,)
+    assert without.median == pytest.approx(given.median, rel=0.01)
+    assert (
+        without.to_json()["backtested_decades_reason"]
+        == "the compute of the run, or of those behind the fit, is unknown"
+    )
+    assert "ignored: B" in forecast(sized_fit, N=1e8, tokens=4e9, B=1e5).notes[0]
+
+
+def test_unknown_compute_beyond_the_sizes_of_the_runs_warns(sized_fit: Posterior) -> None:
+    with pytest.warns(ExtrapolationWarning, match="N = 1e\\+10 lies outside the 1e\\+06 to 1e\\+09 of the runs"):
+        forecast(sized_fit, N=1e10)
+
+
+def test_runs_of_unknown_compute_still_scatter() -> None:
+    runs = sized_runs()
+    unknown = replace(
+        runs, tokens=np.full(len(runs), np.nan), D=np.full(len(runs), np.nan), C=np.full(len(runs), np.nan)
+    )
+    found = forecast(fit_runs(unknown, "power-n", min_ess=400), N=1e8, tokens=4e9)
+    low, high = np.log(found.interval(0.9))
+    assert 0.7 < (high - low) / (2 * 1.645 * 0.01) < 1.5
+
+
+def test_below_the_least_run_is_beyond_the_backtest() -> None:
+    fit = replace(around("besiroglu", num=10), runs=falling_runs(0.0))
+    least = float(fit.runs.C.min())  # type: ignore[union-attr]
+    below = forecast(fit, N=1e7, tokens=least / 6e8)
+    assert below.beyond_backtest
+    assert "1.0 decades below the least compute" in below.to_json()["backtested_decades_reason"]
+    assert not forecast(fit, N=1e7, tokens=least / 6e7).beyond_backtest
+
+
+def test_constants_do_not_claim_runs() -> None:
+    answer = forecast(constants("besiroglu"), N=1e9, tokens=2e10).to_json()
+    assert answer["backtested_decades_reason"] == "there are no runs behind these constants to back-test"
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"N": np.array([1e8, 1e9])}, "N must be one number"),
+        ({"N": 1e9, "seed": -1}, "seed must be an integer of at least 0, got -1"),
+        ({"N": 1e9, "seed": 0.5}, "seed must be an integer"),
+        ({"N": 1e9, "backtest": "x"}, "backtest must be a Backtest, \"auto\" or None, got 'x'"),
+    ],
+)
+def test_input_that_no_forecast_takes(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        forecast(constants("besiroglu"), **{"tokens": 2e10, **asked})
+
+
+def test_a_fit_refuses_a_negative_seed() -> None:
+    with pytest.raises(ConfigError, match="seed must be an integer of at least 0, got -1"):
+        fit_runs(sized_runs(), "power-n", seed=-1)
