@@ -19,8 +19,8 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Seed = Annotated[int, typer.Option(help="Of every random choice: same seed, same numbers.")]
-StudySeed = Annotated[int | None, typer.Option(help="Replaces the study's own seed.", show_default=False)]
+Seed = Annotated[int, typer.Option(min=0, help="Of every random choice: same seed, same numbers.")]
+StudySeed = Annotated[int | None, typer.Option(min=0, help="Replaces the study's own seed.", show_default=False)]
 NoSeed = Annotated[int, typer.Option(help="Taken by every verb; nothing here is random.", hidden=True)]
 Columns = Annotated[
     str | None,

@@ -71,7 +71,8 @@ def fit(
         float | None, typer.Option(help="Threshold of the Huber loss, with --point.  [default: 1e-3]")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Save the posterior (NetCDF, opens in ArviZ).")] = None,
-    min_ess: Annotated[int, typer.Option(help="Effective draws per parameter to reach.")] = 1000,
+    min_ess: Annotated[int, typer.Option(min=1, help="Effective draws per parameter to reach.")] = 1000,
+    max_steps: Annotated[int, typer.Option(min=1, help="Steps per ensemble after which to stop unconverged.")] = 30_000,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -91,7 +92,7 @@ def fit(
         if point:
             _fit_point(table, form, 1e-3 if delta is None else delta, as_json)
             return
-        posterior = _fit_posterior(table, form, seed, min_ess)
+        posterior = _fit_posterior(table, form, seed, min_ess, max_steps)
         if out is not None:
             posterior.save(out)
     show(posterior.to_json(), as_json, lambda: _describe_fit(posterior))
@@ -213,7 +214,7 @@ def _fit_point(table: RunTable, law: Law, delta: float, as_json: bool) -> None:
         raise typer.Exit(3)
 
 
-def _fit_posterior(table: RunTable, law: Law, seed: int, min_ess: int) -> Posterior:
+def _fit_posterior(table: RunTable, law: Law, seed: int, min_ess: int, max_steps: int) -> Posterior:
     import scaling_sim as ss
     from scaling_sim.study.fit_display import FitDisplay
 
@@ -221,7 +222,13 @@ def _fit_posterior(table: RunTable, law: Law, seed: int, min_ess: int) -> Poster
     processes = min(4, os.cpu_count() or 1) if len(table) >= 1000 else 1
     with FitDisplay(law.name) as display:
         posterior: Posterior = ss.fit(
-            table, law, seed=seed, min_ess=min_ess, processes=processes, progress=display.update
+            table,
+            law,
+            seed=seed,
+            min_ess=min_ess,
+            max_steps=max_steps,
+            processes=processes,
+            progress=display.update,
         )
     return posterior
 

@@ -46,9 +46,10 @@ def forecast(
     if known:
         _known(None if fit_file is None and constants is None else [fit_or_constants(fit_file, constants)], as_json)
         return
-    if n is None:
-        raise ConfigError("forecast needs the model's size: -N 1e9")
-    fit, asked = fit_or_constants(fit_file, constants), {"D": d, "tokens": tokens, "B": batch, "S": steps}
+    fit = fit_or_constants(fit_file, constants)
+    if n is None and (observe is not None or reaches is not None):
+        raise ConfigError("--observe and --reaches need the model's size: -N 1e9")
+    asked = {"D": d, "tokens": tokens, "B": batch, "S": steps}
     watched = {"target": target, "warmup": warmup}
     if observe is not None:
         if reaches is not None:
@@ -104,7 +105,7 @@ def _known(fits: list[Any] | None, as_json: bool) -> None:
     show(table.to_json(), as_json, lambda: str(table))
 
 
-def _observed(fit: Any, curve: Path, n: float, seed: int, **asked: float | None) -> Any:
+def _observed(fit: Any, curve: Path, n: float | None, seed: int, **asked: float | None) -> Any:
     import scaling_sim as ss
 
     if asked.pop("D") is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling_sim.config import checked_seed
 from scaling_sim.errors import ConvergenceWarning
 from scaling_sim.inference.design import left_out, prepare
 from scaling_sim.inference.diagnostics import identifiability, not_identified, parameter_diagnostics
@@ -60,9 +61,12 @@ def fit(
 
     Raises
     ------
+    ConfigError
+        The seed is negative or no integer.
     DesignError
         The runs cannot identify the law.
     """
+    seed = checked_seed(seed)
     table, form = read_runs(runs, columns), get_law(law)
     target = LogPosterior(form, prepare(table, form))
     robust, _, agreed = huber_minimum(target)

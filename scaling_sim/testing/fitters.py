@@ -17,6 +17,8 @@ from scaling_sim.testing.tables import permuted, rescaled
 
 FitFunction = Callable[..., Any]
 
+_CHECKS = ("recovery", "repeatable", "permutation", "units")
+
 _TRUTHS: Mapping[str, Sequence[Mapping[str, float]]] = {
     "chinchilla": ({}, {"alpha": 0.5, "beta": 0.25}, {"alpha": 0.2, "beta": 0.6}),
 }
@@ -65,7 +67,10 @@ def check_fitter(
     """
     form = get_law(law)
     given = _TRUTHS.get(form.name, ({},)) if truths is None else truths
-    made = tuple(name for name in ("recovery", "repeatable", "permutation", "units") if name not in skip)
+    unknown = set(skip) - set(_CHECKS)
+    if unknown:
+        raise ValueError(f"skip must name checks ({', '.join(_CHECKS)}), got {', '.join(sorted(unknown))}")
+    made = tuple(name for name in _CHECKS if name not in skip)
     if "recovery" in made:
         for truth in given:
             _recovery(fit_function, form, truth, tolerance)

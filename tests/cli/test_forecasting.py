@@ -87,7 +87,7 @@ def test_known_sizes(facts: Facts, cli: Callable[..., Any]) -> None:
     assert "not comparable" in cli("forecast", "--known").stdout
 
 
-def test_two_recipes(facts: Facts, cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_two_recipes(facts: Facts, tmp_path: Path) -> None:
     p = dict(ss.constants("besiroglu").values)
     shrink = 2 ** (-p["alpha"] * p["beta"] / (p["alpha"] + p["beta"]))
     paths = []
@@ -100,4 +100,26 @@ def test_two_recipes(facts: Facts, cli: Callable[..., Any], tmp_path: Path) -> N
     assert low < 2 < high
     assert found["probability_better"] > 0.99
     assert np.isfinite(found["decades_beyond_runs"])
-    assert "is worth" in cli("recipes", *paths, "--law", "chinchilla", "-C", "1e21").stdout
+    assert "is worth" in found["verdict"]
+
+
+def test_only_what_the_law_reads_is_asked_for(facts: Facts, cli: Callable[..., Any]) -> None:
+    found = facts("forecast", "--constants", "kaplan-power-d", "-D", "1e10")
+    assert found["loss_nats"]["median"] == ss.forecast(ss.constants("kaplan-power-d"), D=1e10).median
+    assert "N is missing" in cli("forecast", "--constants", "hoffmann", "-D", "1e13", expect=2).stderr
+    refused = cli("forecast", "--constants", "kaplan-power-d", "-D", "1e10", "--reaches", "3", expect=2)
+    assert "need the model's size: -N 1e9" in refused.stderr
+
+
+def test_numbers_out_of_range_are_usage_errors(cli: Callable[..., Any], table: Callable[..., str]) -> None:
+    runs = table("N,tokens,loss", [(1e6, 1e8, 4.0)])
+    for wrong in (("--seed", "-1"), ("--min-ess", "0"), ("--max-steps", "0")):
+        assert f"'{wrong[0]}'" in cli("fit", runs, *wrong, expect=2).stderr
+    assert "'--seed'" in cli("forecast", "--constants", "hoffmann", "-N", "1e9", "--seed", "-1", expect=2).stderr
+
+
+def test_a_fit_stops_at_max_steps_unconverged(cli: Callable[..., Any], tmp_path: Path) -> None:
+    runs = tmp_path / "runs.csv"
+    ss.simulate(ss.constants("kaplan-power-n"), seed=0).to_csv(runs)
+    outcome = cli("fit", str(runs), "--law", "power-n", "--max-steps", "50", expect=3)
+    assert "raise max_steps" in outcome.stderr

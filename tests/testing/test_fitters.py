@@ -72,3 +72,8 @@ def test_a_fitter_that_does_not_repeat_itself_is_caught() -> None:
     with pytest.raises(CheckFailed, match="the same table must give the same fit") as caught:
         check_fitter(Restless(), skip=("recovery",))
     assert caught.value.check == "repeatable"
+
+
+def test_a_check_that_does_not_exist_cannot_be_skipped() -> None:
+    with pytest.raises(ValueError, match=r"skip must name checks .*got recovry"):
+        check_fitter(lambda table: point_fit(table), skip=("recovry",))
