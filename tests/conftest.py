@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # set before NumPy: threads of small matrices wait, mostly
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
