@@ -19,7 +19,9 @@ from scaling_sim.runs.table import read_runs
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pilot = Grid(N=log_spaced(3e6, 1e8, 5), tokens=None, tokens_per_parameter=log_spaced(2, 200, 4))
     runs = simulate({"law": "chinchilla"}, pilot, noise=0.002, seed=0)  # wide and clean: mixes 15 times faster
-    return fit(runs, "chinchilla", seed=0, min_ess=200).save(tmp_path_factory.mktemp("fit") / "fit.nc")
+    path = tmp_path_factory.mktemp("fit") / "fit.nc"
+    fit(runs, "chinchilla", seed=0, min_ess=200).save(path)
+    return path
 
 
 def test_a_plan_is_chosen_exported_made_and_read(
@@ -34,8 +36,8 @@ def test_a_plan_is_chosen_exported_made_and_read(
     assert (tmp_path / "plan.svg").read_text().startswith("<svg")
     (tmp_path / "t.py").write_text("import sys; print('loss', 2 + 1e6 / float(sys.argv[1]))")
     command = f"'{sys.executable}' '{tmp_path}/t.py' {{N}}"
-    asked = ("--pattern", "loss (.*)", "--out", str(tmp_path / "o"))
-    made = facts("execute", str(tmp_path / "plan.csv"), "--command", command, *asked)
+    reading = ("--pattern", "loss (.*)", "--out", str(tmp_path / "o"))
+    made = facts("execute", str(tmp_path / "plan.csv"), "--command", command, *reading)
     assert len(made["done"]) == plan["num_runs"]
     assert len(read_runs(made["table"])) == plan["num_runs"]
 
