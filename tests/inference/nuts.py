@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-CHAINS, WARMUP, DRAWS = 4, 1500, 20_000
+CHAINS, WARMUP, DRAWS = 4, 1500, 30_000
 
 
 def chinchilla(x: dict[str, Any], np: Any, sample: Any) -> Any:
