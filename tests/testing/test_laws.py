@@ -97,7 +97,10 @@ class RawUnits(Good):
         return stack(np.log(parameters["N_0"]) - 20.0, np.log(parameters["alpha"]))
 
 
-@pytest.mark.parametrize("law", [*law_names(), get_law("kaplan", shared=False), Good, Good()], ids=str)
+KINDS = [*law_names(), get_law("kaplan", shared=False), Good, Good()]
+
+
+@pytest.mark.parametrize("law", KINDS, ids=[*law_names(), "kaplan-two-pairs", "class", "instance"])
 def test_our_laws_and_a_good_users_law_pass(law: Any) -> None:
     assert check_law(law) == (
         "names",
