@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from scaling_sim.errors import ConfigError, LawError
+from scaling_sim.errors import ConfigError, ExtrapolationWarning, LawError
 from scaling_sim.laws.constants import constants
 from scaling_sim.predict.allocate import allocate
 from scaling_sim.predict.candidates import Candidate, default_candidates
@@ -34,7 +34,8 @@ def test_expected_sd_is_that_of_a_linear_gaussian_posterior() -> None:
     rng = np.random.default_rng(0)
     slope, level = 0.076 + 0.002 * rng.standard_normal(20_000), 3.0 + 0.05 * rng.standard_normal(20_000)
     fit = Draws("power-n", {"alpha_N": slope, "N_c": np.exp(level / slope)}, RUNS)
-    target = forecast(fit, N=1e12, backtest=None).law_loss
+    with pytest.warns(ExtrapolationWarning, match="N = 1e\\+12 lies outside"):
+        target = forecast(fit, N=1e12, backtest=None).law_loss
     runs = [Candidate("final", 1e3, 1.0, tokens=1.0)]
     found = design(fit, target, budget=1.0, candidates=runs, noise=0.01)
     prior = np.diag([0.002**2, 0.05**2])
