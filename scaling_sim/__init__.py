@@ -25,6 +25,7 @@ _HOME = {
     "get_law": "scaling_sim.laws",
     "law_names": "scaling_sim.laws",
     "register_law": "scaling_sim.laws",
+    "import_laws": "scaling_sim.laws",
     "constants": "scaling_sim.laws.constants",
     "fit": "scaling_sim.inference",
     "load_fit": "scaling_sim.inference",

@@ -72,6 +72,10 @@ class RegimeWarning(ScalingSimWarning):
     """The smallest runs follow another law than the rest; the message names them."""
 
 
+class LawWarning(ScalingSimWarning):
+    """A law of an installed package was left out; the message says why."""
+
+
 class BackendWarning(ScalingSimWarning):
     """A backend was skipped or a setting ignored; the message says why."""
 

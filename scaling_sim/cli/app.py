@@ -18,6 +18,25 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _import(modules: list[str] | None) -> list[str] | None:
+    """Import the modules of --import before the verb runs; what it returns is what the verb gets."""
+    from scaling_sim.laws import import_laws
+
+    for module in modules or []:
+        import_laws(module)
+    return modules
+
+
+Import = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        help="Module or .py file that registers laws of your own, repeated.",
+        metavar="MODULE",
+        callback=_import,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of every random choice: same seed, same numbers.")]
 StudySeed = Annotated[int | None, typer.Option(min=0, help="Replaces the study's own seed.", show_default=False)]

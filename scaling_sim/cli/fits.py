@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scaling_sim.cli.app import Columns, Constants, Duplicates, Json, NoSeed, Seed, Where, app
+from scaling_sim.cli.app import Columns, Constants, Duplicates, Import, Json, NoSeed, Seed, Where, app
 from scaling_sim.cli.inputs import as_number, load_posterior, read_table, told
 from scaling_sim.cli.output import as_lines, count_rows, exit_unless, interruptible, say, show
 from scaling_sim.config import json_text
@@ -73,6 +73,7 @@ def fit(
     out: Annotated[Path | None, typer.Option(help="Save the posterior (NetCDF, opens in ArviZ).")] = None,
     min_ess: Annotated[int, typer.Option(min=1, help="Effective draws per parameter to reach.")] = 1000,
     max_steps: Annotated[int, typer.Option(min=1, help="Steps per ensemble after which to stop unconverged.")] = 30_000,
+    imports: Import = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -100,7 +101,7 @@ def fit(
 
 
 @app.command()
-def laws(seed: NoSeed = 0, as_json: Json = False) -> None:
+def laws(imports: Import = None, seed: NoSeed = 0, as_json: Json = False) -> None:
     """List the laws: parameters, options and the columns that each needs.
 
     Example: scaling-sim laws
@@ -130,6 +131,7 @@ def compare(
     compute: Annotated[
         list[float] | None, typer.Option("-C", "--compute", help="With --methods: a budget in FLOP, repeated.")
     ] = None,
+    imports: Import = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -175,6 +177,7 @@ def simulate(
     seeds: Annotated[int, typer.Option(help="Runs of each cell, or of each repeated curve; 0: as usual.")] = 0,
     diverged: Annotated[float, typer.Option(help="Share of runs that diverge: left out and named.")] = 0.0,
     out: Annotated[Path | None, typer.Option(help="CSV to write; stdout without it.")] = None,
+    imports: Import = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scaling_sim.cli.app import Columns, Constants, FitFile, Json, Seed, app
+from scaling_sim.cli.app import Columns, Constants, FitFile, Import, Json, Seed, app
 from scaling_sim.cli.inputs import fit_or_constants, load_posterior, read_table, told
 from scaling_sim.cli.output import as_lines, exit_unless, show, show_prediction
 from scaling_sim.errors import ConfigError
@@ -33,6 +33,7 @@ def forecast(
     known: Annotated[
         bool, typer.Option("--known", help="Known sizes, by published constants or one fit: over- or undertrained?")
     ] = False,
+    imports: Import = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -79,6 +80,7 @@ def recipes(
     ] = None,
     loss: Annotated[list[float] | None, typer.Option(help="Loss that both should reach; repeated.")] = None,
     n: Annotated[float | None, typer.Option("-N", "--N", help="Runs of this size, not the optimal one.")] = None,
+    imports: Import = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:

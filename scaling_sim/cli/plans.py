@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scaling_sim.cli.app import Columns, Constants, FitFile, Json, NoSeed, Seed, Where, app
+from scaling_sim.cli.app import Columns, Constants, FitFile, Import, Json, NoSeed, Seed, Where, app
 from scaling_sim.cli.inputs import as_number, fit_or_constants, load_posterior, name_values, read_table, told
 from scaling_sim.cli.output import as_lines, exit_unless, resumable, say, short, show, show_prediction
 from scaling_sim.errors import ConfigError
@@ -46,6 +46,7 @@ def allocate(
         list[str] | None,
         typer.Option(help="NAME=VALUE of the shape to build, repeated: d_head, aspect, n_ctx, vocab_size, count."),
     ] = None,
+    imports: Import = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -111,7 +112,7 @@ def definitions(
 
 
 @app.command()
-def convert(fit_file: FitFile = None, seed: NoSeed = 0, as_json: Json = False) -> None:
+def convert(fit_file: FitFile = None, imports: Import = None, seed: NoSeed = 0, as_json: Json = False) -> None:
     """C_min and S_min of the runs behind a fit (Kaplan et al. 2020, eqs 5.4, 5.5), for figures.
 
     Example: scaling-sim convert fit.nc --json
@@ -128,6 +129,7 @@ def crossover(
     constants: Constants = None,
     method: Annotated[str | None, typer.Option(help="`appendix-b` (the default of fits) or `frontier`.")] = None,
     threshold: Annotated[float, typer.Option(help="Relative overfitting that tension means, by (4.3).")] = 0.02,
+    imports: Import = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -167,6 +169,7 @@ def design(
         str | None, typer.Option(help="For .slurm: your training command, 'python train.py --params {N}'.")
     ] = None,
     figure: Annotated[Path | None, typer.Option(help="Draw which runs, where: .svg or .png.")] = None,
+    imports: Import = None,
     seed: NoSeed = 0,
     as_json: Json = False,
 ) -> None:

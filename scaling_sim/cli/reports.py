@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scaling_sim.cli.app import Json, NoSeed, app
+from scaling_sim.cli.app import Import, Json, NoSeed, app
 from scaling_sim.cli.output import command_line, show
 
 
@@ -15,6 +15,7 @@ from scaling_sim.cli.output import command_line, show
 def report(
     source: Annotated[Path, typer.Argument(help="Study folder or a saved fit.")],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    imports: Import = None,
     seed: NoSeed = 0,
     as_json: Json = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scaling_sim.cli.app import Json, StudySeed, app
+from scaling_sim.cli.app import Import, Json, StudySeed, app
 from scaling_sim.cli.output import command_line, exit_unless, resumable, say, show
 from scaling_sim.errors import DataError
 
@@ -16,6 +16,7 @@ from scaling_sim.errors import DataError
 def study(
     preset: Annotated[str, typer.Argument(help="`laptop`, or a TOML file.")],
     out: Annotated[Path, typer.Option(help="Folder of the study; the same command again resumes.")] = Path("study"),
+    imports: Import = None,
     seed: StudySeed = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print runs, FLOPs and expected time; train nothing.")

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling_sim.errors import DataError
+from scaling_sim.errors import ConfigError, DataError
 from scaling_sim.inference.design import prepare
 from scaling_sim.inference.diagnostics import Diagnostics
 from scaling_sim.inference.point import natural_point, posterior_mode
 from scaling_sim.inference.posterior import Posterior
 from scaling_sim.inference.target import LogPosterior
-from scaling_sim.laws.base import Coordinate, Normal
-from scaling_sim.laws.registry import get_law
+from scaling_sim.laws.base import Coordinate, Law, Normal
+from scaling_sim.laws.registry import get_law, law_names
+from scaling_sim.laws.user_modules import origin
 from scaling_sim.runs.table import RunTable
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def load_fit(path: str | Path) -> Posterior:
     ------
     DataError
         The file is not a fit of ours, or of a newer format.
+    ConfigError
+        Its law is a user's own whose module has not been imported; the message says which it is.
     """
     import xarray
 
@@ -90,11 +93,22 @@ def load_fit(path: str | Path) -> Posterior:
     head = json.loads(tree.attrs["scaling_sim"])
     if head["format"] > FORMAT:
         raise DataError(f"{path} has format {head['format']}, this version reads up to {FORMAT}: upgrade scaling-sim")
-    return _posterior(tree, head)
+    return _posterior(tree, head, _law(head, path))
 
 
-def _posterior(tree: DataTree, head: dict[str, Any]) -> Posterior:
-    law = get_law(head["law"], **head["options"])
+def _law(head: dict[str, Any], path: str | Path) -> Law:
+    if head["law"] not in law_names():
+        module = head.get("law_module")  # code is never run because a file asks for it
+        cure = (
+            f"give --import {module} on the command line, or scaling_sim.import_laws({module!r}) in Python"
+            if module
+            else "register its class first (scaling_sim.register_law)"
+        )
+        raise ConfigError(f"{path} is a fit of {head['law']!r}, a law that is not known here: {cure}")
+    return get_law(head["law"], **head["options"])
+
+
+def _posterior(tree: DataTree, head: dict[str, Any], law: Law) -> Posterior:
     runs = _runs_table(tree["runs"].to_dataset(), head["runs"])
     data = prepare(runs, law)
     if head["format"] == 1:  # its point was the log-Huber one
@@ -139,6 +153,7 @@ def _header(fit: Posterior) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "law": fit.law_name,
+        "law_module": origin(fit.law),
         "options": fit.law.options(),
         "coordinates": [(c.name, c.prior.mean, c.prior.sd, c.meaning) for c in fit.coordinates],
         "noise": list(fit.noise),

@@ -7,3 +7,4 @@ from scaling_sim.laws.base import Parameters as Parameters
 from scaling_sim.laws.registry import get_law as get_law
 from scaling_sim.laws.registry import law_names as law_names
 from scaling_sim.laws.registry import register_law as register_law
+from scaling_sim.laws.user_modules import import_laws as import_laws
