@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
 
 
-def entry(name: str, value: str) -> registry.EntryPoint:
-    return registry.EntryPoint(name, value, registry.ENTRY_POINT_GROUP)
+def entry(name: str, value: str) -> EntryPoint:
+    return EntryPoint(name, value, registry.ENTRY_POINT_GROUP)
 
 
 @pytest.mark.usefixtures("install")
