@@ -7,6 +7,7 @@ deserves its name on these runs, or that it does not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from warnings import warn
@@ -174,7 +175,9 @@ class Backtest:
         return f"<p>{escape(self.summary())}</p>"
 
 
-def backtest(fit: Any, law: str | Law | None = None, *, num_cuts: int = NUM_CUTS) -> Backtest:
+def backtest(
+    fit: Any, law: str | Law | None = None, *, num_cuts: int = NUM_CUTS, cuts: Sequence[float] | None = None
+) -> Backtest:
     """Forecast the rows beyond several cuts in compute from those below each.
 
     Parameters
@@ -185,6 +188,8 @@ def backtest(fit: Any, law: str | Law | None = None, *, num_cuts: int = NUM_CUTS
         Needed with runs.
     num_cuts : int
         Cuts, spaced evenly in the rank of C over the upper half of the rows.
+    cuts : sequence of float, optional
+        Where to cut instead, FLOP.
 
     Raises
     ------
@@ -206,7 +211,7 @@ def backtest(fit: Any, law: str | Law | None = None, *, num_cuts: int = NUM_CUTS
     parts: list[dict[str, Array]] = []
     skipped: dict[float, str] = {}
     fitted: dict[float, dict[str, float]] = {}
-    for cut in _cuts(C, num_cuts):
+    for cut in spaced_cuts(C, num_cuts) if cuts is None else np.unique(np.asarray(cuts, dtype=np.float64)):
         try:
             columns, fitted[float(cut)] = _one_cut(form, runs, data, C, cut)
             parts.append(columns)
@@ -222,21 +227,21 @@ def backtest(fit: Any, law: str | Law | None = None, *, num_cuts: int = NUM_CUTS
     return Backtest(form.name, largest=float(C.max()), skipped=skipped, fitted=fitted, regime=regime, **joined)
 
 
-_CACHE: dict[tuple[str, str, str], Backtest | str] = {}
+_CACHE: dict[tuple[Any, ...], Backtest | str] = {}
 
 
-def backtest_of(fit: Any) -> Backtest | str:
-    """Return the back-test of a posterior's runs, made once per data set and law; in words why there is none."""
+def backtest_of(fit: Any, cuts: tuple[float, ...] | None = None) -> Backtest | str:
+    """Return the back-test of a posterior's runs, made once per data set, law and cuts; in words why there is none."""
     runs = getattr(fit, "runs", None)
     if runs is None:
         return "no back-test: there are no runs behind these constants"
     _, form = _runs_and_law(fit, None)
-    key = (runs.data_hash, form.name, repr(form.options()))
+    key = (runs.data_hash, type(form), repr(form.options()), cuts)  # the class: a user may register a name again
     if key not in _CACHE:
         if len(_CACHE) >= 64:
             _CACHE.clear()
         try:
-            _CACHE[key] = backtest(fit)
+            _CACHE[key] = backtest(fit, cuts=cuts)
         except (DesignError, LawError) as error:
             _CACHE[key] = str(error)
     return _CACHE[key]
@@ -258,7 +263,7 @@ def _runs_and_law(fit: Any, law: str | Law | None) -> tuple[RunTable, Law]:
     raise DesignError("a back-test needs a posterior, or runs with law=; published constants come without runs")
 
 
-def _cuts(C: Array, num_cuts: int) -> Array:
+def spaced_cuts(C: Array, num_cuts: int = NUM_CUTS) -> Array:
     """Compute at evenly spaced ranks of the upper half of the rows, the largest left out."""
     values = np.sort(C)
     places = np.linspace(0.5, 1.0, num_cuts + 1)[:-1] * (len(values) - 1)

@@ -265,7 +265,7 @@ def _effective(log_S: Array, sigma: float, tau: float, ell: float) -> float:
     return float(np.clip(np.linalg.solve(correlation, np.ones(len(log_S))).sum(), 1.0, len(log_S)))
 
 
-_CACHE: dict[tuple[str, str, str], Discrepancy | str] = {}
+_CACHE: dict[tuple[Any, ...], Discrepancy | str] = {}
 
 
 def discrepancy_of(fit: Any) -> Discrepancy | str:
@@ -274,7 +274,7 @@ def discrepancy_of(fit: Any) -> Discrepancy | str:
     if runs is None:
         return "no discrepancy: there are no runs behind these constants"
     form = get_law(getattr(fit, "law", None) or fit.law_name)
-    key = (runs.data_hash, form.name, repr(form.options()))
+    key = (runs.data_hash, type(form), repr(form.options()))  # the class: a user may register a name again
     if key not in _CACHE:
         if len(_CACHE) >= 64:
             _CACHE.clear()

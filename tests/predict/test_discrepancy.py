@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from scipy.stats import t
 
 from scaling_sim.errors import DesignError, LawError
 from scaling_sim.laws.constants import constants
-from scaling_sim.predict.discrepancy import discrepancy_of, learn, pose
+from scaling_sim.laws.power_n import PowerN
+from scaling_sim.predict.discrepancy import Discrepancy, discrepancy_of, learn, pose
 from scaling_sim.predict.linearised import NU, linearised
 from scaling_sim.predict.smooth import Scheme, Smooth, matern
 from scaling_sim.runs.table import RunTable
@@ -125,3 +127,19 @@ def test_refusals_and_reasons() -> None:
 def test_results_read_well() -> None:
     answer = json.loads(json.dumps(learn(runs(), "chinchilla").to_json(), allow_nan=False))
     assert set(answer) == {"amplitude_log_loss", "error_growth", "error_scale_log_loss"}
+
+
+def test_a_law_registered_again_under_its_name_is_learned_again() -> None:
+    """As a notebook's user does who corrects a formula: the answer for the old class must not come back."""
+    data = runs()
+
+    def discrepancy(power: float) -> Discrepancy:
+        bent = type(
+            "Bent", (PowerN,), {"name": "bent", "log_loss": lambda self, p, c: power * PowerN.log_loss(self, p, c)}
+        )
+        found = discrepancy_of(SimpleNamespace(runs=data, law=bent(), law_name="bent"))
+        assert isinstance(found, Discrepancy)
+        return found
+
+    first, second = discrepancy(1.0), discrepancy(2.0)
+    assert np.median(second.draws["alpha"]) == pytest.approx(0.5 * np.median(first.draws["alpha"]), rel=0.05)

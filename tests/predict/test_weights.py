@@ -13,7 +13,8 @@ from scaling_sim.config import json_text
 from scaling_sim.errors import DataError
 from scaling_sim.inference import fit
 from scaling_sim.predict import Comparison, compare
-from scaling_sim.predict.weights import _crps, _scale, backtest_weights
+from scaling_sim.predict.backtest import backtest_of
+from scaling_sim.predict.backtest_weights import _crps, _scale, backtest_weights
 from tests.inference.support import chinchilla
 
 
@@ -63,8 +64,25 @@ def test_only_rows_that_all_laws_predicted_from_the_same_cut_count() -> None:
     moved = SimpleNamespace(cut=full.cut * 2, C=full.C, observed=full.observed, predicted=full.predicted)
     words = backtest_weights({"a": full, "b": moved})
     assert isinstance(words, str)
-    assert "share held-out rows at 0 cuts" in words
+    assert "share no row held out beyond the same cut" in words
     assert backtest_weights({"a": full, "b": "too few rows"}) == "b: too few rows"
+
+
+@pytest.mark.parametrize("cuts", [1, 2])
+def test_few_shared_cuts_give_weights_that_say_so(cuts: int) -> None:
+    """The scale of errors then comes from all cuts of each law, and the law that drifts still loses."""
+    true, drifts = held_out(lambda h: NOISE), held_out(lambda h: NOISE + 0.01 * h)
+    drifts.cut = np.where(drifts.cut <= np.unique(drifts.cut)[cuts - 1], drifts.cut, drifts.cut * 1.01)
+    drifts.C = np.where(drifts.cut == true.cut, drifts.C, drifts.C * 1.01)
+    found = backtest_weights({"true": true, "drifts": drifts, "cannot": "too few rows"})
+    assert not isinstance(found, str)
+    assert (found.num_cuts, found.num_rows) == (cuts, 20 * cuts)
+    assert found.weights["true"] > 0.95
+    assert found.lacks == (
+        f"these weights rest on {cuts} of 3 cuts in compute that they should have",
+        "cannot has no weight: too few rows",
+    )
+    assert "But these weights rest on" in found.verdict
 
 
 def test_the_scale_of_errors_is_found_near_and_far() -> None:
@@ -85,6 +103,21 @@ def test_crps_is_the_integral_of_squared_differences() -> None:
     for z in (-2.0, 0.0, 0.7):
         expected = np.sum((t.cdf(x, 4) - (x >= z)) ** 2) * (x[1] - x[0])
         assert float(_crps(np.array([z]))[0]) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_laws_that_read_other_rows_are_tested_at_cuts_of_their_common_ones() -> None:
+    """power-c reads the lower envelope only: its own cuts lie elsewhere."""
+    runs = chinchilla(0.34, 0.28)
+    fits = [fit(runs, law, seed=1, min_ess=400) for law in ("power-c", "chinchilla")]
+    alone = backtest_weights({one.law_name: backtest_of(one) for one in fits})
+    assert not isinstance(alone, str)
+    assert alone.num_cuts < 3
+    together = compare(fits).backtest
+    assert not isinstance(together, str)
+    assert together.num_cuts >= 3
+    assert not together.lacks
+    assert together.num_rows > alone.num_rows
 
 
 @pytest.fixture(scope="module")
