@@ -73,8 +73,9 @@ class BacktestWeights:
         errors = ", ".join(f"{law} {e:.2%}" for law, e in self.error.items())
         return (
             f"Beyond the runs that it was fitted to (back-test: {self.num_rows} held-out rows of {self.num_cuts} cuts, "
-            f"up to {self.reach_decades:.1f} decades) {self.best} predicts best, at {self.wins[self.best]} of the cuts; "
-            f"weights {shares}; mean errors of the loss {errors}." + "".join(f" But {what}." for what in self.lacks)
+            f"up to {self.reach_decades:.1f} decades) {self.best} predicts best, at {self.wins[self.best]} of the "
+            f"cuts; weights {shares}; mean errors of the loss {errors}."
+            + "".join(f" But {what}." for what in self.lacks)
         )
 
     def to_json(self) -> dict[str, Any]:

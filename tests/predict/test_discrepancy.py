@@ -142,4 +142,4 @@ def test_a_law_registered_again_under_its_name_is_learned_again() -> None:
         return found
 
     first, second = discrepancy(1.0), discrepancy(2.0)
-    assert np.median(second.draws["alpha"]) == pytest.approx(0.5 * np.median(first.draws["alpha"]), rel=0.05)
+    assert np.median(second.draws["alpha_N"]) == pytest.approx(0.5 * np.median(first.draws["alpha_N"]), rel=0.05)
