@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from scaling_sim.engine.checks import check_start
 from scaling_sim.engine.cohort import Cohort, Precision
 from scaling_sim.engine.protocol import Tokens
+from scaling_sim.engine.throughput import Measured
 from scaling_sim_cupy.layout import Layout
 from scaling_sim_cupy.limits import why_out_of_range, why_precision, why_too_large
 
@@ -73,6 +74,12 @@ class CupyBackend:
     def _layout(self, cohort: Cohort, precision: Precision) -> Layout:
         exact = 0 if precision == "bfloat16" else 1 if self.tensor_cores else 2
         return Layout(cohort.shape, exact)
+
+    def measured(self) -> tuple[Measured, ...]:
+        """Speeds by shape, members and precision; see `scaling_sim.engine.throughput`."""
+        from scaling_sim_cupy.measured import MEASURED
+
+        return MEASURED
 
     def describe(self) -> dict[str, str]:
         """Versions and card, for the record of a run."""

@@ -177,30 +177,36 @@ def test_every_parameter_has_places_of_its_own(shape):
     np.testing.assert_array_equal(forward >= 0, backward >= 0)
 
 
-def test_the_folder_of_kernels_is_what_is_compiled():
-    """And part of the package, so that a wheel (pyproject.toml: all of backends/) carries it."""
-    import scaling_sim_cupy
+@pytest.fixture
+def compiler(monkeypatch):
+    """The module, over a CuPy that has nothing."""
+    name = "scaling_sim_cupy.compiler"
+    monkeypatch.setitem(sys.modules, "cupy", ModuleType("cupy"))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module(name)
+    monkeypatch.delitem(sys.modules, name)
 
-    folder = Path(scaling_sim_cupy.__file__).parent / "kernels"
-    names = ["precision", "tiles", "layers", "memory", "attention", "cross_entropy", "block", "model", "optimizer"]
-    assert {path.stem for path in folder.glob("*.cu")} == set(names)
+
+def test_the_folder_of_kernels_is_what_is_compiled(compiler):
+    """And part of the package, so that a wheel (pyproject.toml: all of backends/) carries it."""
+    folder = Path(compiler.__file__).parent / "kernels"
+    assert {path.stem for path in folder.glob("*.cu")} == {name for names in compiler.PARTS.values() for name in names}
+    for part, kernels in compiler.KERNELS.items():
+        assert all(f" {kernel}(" in compiler.source(part) for kernel in kernels)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc compiles the kernels")
 @pytest.mark.parametrize("exact", [0, 1, 2])
-def test_kernels_compile_for_a_card(exact, tmp_path, monkeypatch):
+def test_kernels_compile_for_a_card(exact, tmp_path, compiler):
     """For Hopper, with dropout, within the registers of a multiprocessor; needs the compiler, not the card."""
-    monkeypatch.setitem(sys.modules, "cupy", ModuleType("cupy"))
-    monkeypatch.delitem(sys.modules, "scaling_sim_cupy.compiler", raising=False)
-    compiler = importlib.import_module("scaling_sim_cupy.compiler")
-    text = tmp_path / "kernels.cu"
-    text.write_text(compiler.source())
     options = compiler.options(Layout(PLAIN.cohort.shape, exact), "uint8", dropout=True)
-    command = ["nvcc", *options, "-arch=sm_90", "-cubin", "-o", str(tmp_path / "kernels.cubin"), str(text)]
-    built = subprocess.run(command, capture_output=True, text=True, check=False)
-    monkeypatch.delitem(sys.modules, "scaling_sim_cupy.compiler")
-    assert built.returncode == 0, built.stderr
+    for part in compiler.PARTS:
+        text = tmp_path / f"{part}.cu"
+        text.write_text(compiler.source(part))
+        command = ["nvcc", *options, "-arch=sm_90", "-cubin", "-o", str(tmp_path / f"{part}.cubin"), str(text)]
+        built = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert built.returncode == 0, built.stderr
 
 
 # On a card.

@@ -79,7 +79,7 @@ __device__ __forceinline__ void forward_layer(Tile (&x)[DT], const Member& m, co
         A a[DP / 16];
         layer_norm(a, x, params + PARAM_LN1_GAIN, params + PARAM_LN1_BIAS);
         __syncthreads();  // the others are through with what stands in ``work``
-#pragma unroll 3
+#pragma unroll THRICE
         for (int n = 0; n < 3 * UP / 16; ++n) {
             Tile out[2];
             product(out, a, columns);
@@ -121,7 +121,7 @@ __device__ __forceinline__ void forward_layer(Tile (&x)[DT], const Member& m, co
     A b[DP / 16];
     layer_norm(b, x, params + PARAM_LN2_GAIN, params + PARAM_LN2_BIAS);
     clear(residual);
-#pragma unroll 2
+#pragma unroll TWICE
     for (int f = 0; f < FP / 16; ++f) {
         const int next = next_of(f, FP / 16);
         Tile h[2];
@@ -170,7 +170,7 @@ __device__ __forceinline__ void feed_forward_backward(
     clear(grad_b);
 #pragma unroll 1
     for (int chunk = 0; chunk < FP / F_CHUNK; ++chunk) {
-#pragma unroll 2
+#pragma unroll TWICE
         for (int inside = 0; inside < F_CHUNK / 16; ++inside) {
             const int next = next_of(chunk * (F_CHUNK / 16) + inside, FP / 16);
             Tile h[2], grad_h[2];
@@ -255,7 +255,7 @@ __device__ __forceinline__ void attention_backward(
             put_rows(m.shared->norms + head * TP, of_rows);
         }
     }
-#pragma unroll 3
+#pragma unroll THRICE
     for (int n = 0; n < 3 * UP / 16; ++n) {
         A block[1];
         recall(m.memory, kept + KEPT_QKV + n * SLOTS_A, block);

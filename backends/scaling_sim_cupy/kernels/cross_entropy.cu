@@ -19,7 +19,7 @@ __device__ __forceinline__ void log_sum(
     chosen[0] = chosen[1] = 0;
     Weights<DP / 16> columns;
     columns.ask(head, 0, 1);
-#pragma unroll 2
+#pragma unroll TWICE
     for (int n = 0; n < VP / 16; ++n) {
         Tile z[2];
         product(z, y, columns);
@@ -65,7 +65,7 @@ __device__ __forceinline__ void head_backward(
 #pragma unroll 1
     for (int chunk = 0; chunk < VP / V_CHUNK; ++chunk) {
         __syncthreads();  // y_rows is written; the buffer is free
-#pragma unroll 2
+#pragma unroll TWICE
         for (int inside = 0; inside < V_CHUNK / 16; ++inside) {
             const int n = chunk * (V_CHUNK / 16) + inside, next = next_of(n, VP / 16);
             Tile z[2];

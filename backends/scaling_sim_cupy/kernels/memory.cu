@@ -46,7 +46,7 @@ __device__ __forceinline__ void outer_jobs(
                 if (!fresh) before = __ldcs(packed_result(grad, (o + r) * pitch + i + j / 2, j % 2));
                 sum[r][j] = {{before.x, before.y, before.z, before.w}};
             }
-#pragma unroll 2
+#pragma unroll TWICE
         for (int row = 0; row < TP; row += 16) {
             A a[R];
             B b[2 * C];

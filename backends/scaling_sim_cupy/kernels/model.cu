@@ -1,6 +1,4 @@
-// A whole sequence, forward and backward, and the two kernels: grid (CTAs per member, members).
-//
-// Gradients are summed over the CTA's sequences, in their order, in a buffer of its own (packed results).
+// A whole sequence, forward and backward.
 
 __device__ __forceinline__ void embed(Tile (&x)[DT], const Member& m, const int (&tokens)[2]) {
 #pragma unroll
@@ -40,7 +38,7 @@ __device__ __forceinline__ void embedding_backward(Tile (&grad_x)[DT], const Mem
             const float4 before = __ldcs(packed_result(m.grad + GRAD_HEAD, job * (DP / 16) + j / 2, j % 2));
             sum[j] = {{before.x, before.y, before.z, before.w}};
         }
-#pragma unroll 2
+#pragma unroll TWICE
         for (int row = 0; row < TP; row += 16) {
             A chosen;
 #pragma unroll
@@ -116,57 +114,3 @@ __device__ __forceinline__ void sequence(
 }
 
 extern __shared__ __align__(16) unsigned char shared_bytes[];
-
-// Sums of losses (members, CTAs per member) and of gradients (members, CTAs per member, GRAD_SIZE) of one update.
-// ``starts``: (updates, members, sequences); ``step``: which of the updates; keys of dropout per member.
-extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) train(
-    const TOKEN* tokens, const long long* starts, const int* step, int num_sequences, const float* params,
-    const real* packed, float* grads, double* losses, uint4* kept, const unsigned int* updates,
-    const unsigned int* low, const unsigned int* high, const unsigned long long* threshold, const float* scale) {
-    Shared& shared = *reinterpret_cast<Shared*>(shared_bytes);
-    const int row = blockIdx.y;
-    const size_t cta = (size_t)row * gridDim.x + blockIdx.x;
-    const Member m = {params + (size_t)row * PARAM_SIZE, packed + (size_t)row * PACK_SIZE, grads + cta * GRAD_SIZE,
-                      {kept + cta * KEPT_SLOTS * THREADS}, &shared};
-    const long long* mine = starts + ((size_t)*step * gridDim.y + row) * num_sequences;
-    for (int i = threadIdx.x; i < WARPS * VECTORS * DP; i += THREADS) shared.sums[0][i] = 0;
-    __syncthreads();
-    double loss = 0;
-    for (int b = blockIdx.x; b < num_sequences; b += gridDim.x) {
-        const Dropout dropout = {updates[*step], low[row], high[row], threshold[row], scale[row], b * N_CTX};
-        float of_rows[2];
-        sequence<true>(of_rows, m, tokens + mine[b], dropout, 1.f / ((float)num_sequences * N_CTX),
-                       b == (int)blockIdx.x);
-        loss += (row_of(0) < N_CTX ? of_rows[0] : 0.f) + (row_of(1) < N_CTX ? of_rows[1] : 0.f);
-    }
-    // The four lanes of a quad hold the same two rows: add over quads, then over warps.
-    for (int apart = 4; apart < 32; apart *= 2) loss += __shfl_xor_sync(~0u, loss, apart);
-    if (lane_id() == 0) shared.losses[warp_id()] = loss;
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        double total = 0;
-        for (int warp = 0; warp < WARPS; ++warp) total += shared.losses[warp];
-        losses[cta] = total;
-    }
-    for (int i = threadIdx.x; i < VECTORS * DP; i += THREADS) {
-        float total = 0;
-        for (int warp = 0; warp < WARPS; ++warp) total += shared.sums[warp][i];
-        m.grad[GRAD_VECTORS + i] = total;
-    }
-}
-
-// Losses of every position, (members, sequences, N_CTX) nats, no dropout. ``starts``: (members, sequences).
-extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) evaluate(
-    const TOKEN* tokens, const long long* starts, int num_sequences, const float* params, const real* packed,
-    float* losses) {
-    const int row = blockIdx.y;
-    const Member m = {params + (size_t)row * PARAM_SIZE, packed + (size_t)row * PACK_SIZE, nullptr, {nullptr},
-                       reinterpret_cast<Shared*>(shared_bytes)};
-    for (int b = blockIdx.x; b < num_sequences; b += gridDim.x) {
-        const size_t number = (size_t)row * num_sequences + b;
-        float of_rows[2];
-        sequence<false>(of_rows, m, tokens + starts[number], Dropout{}, 0.f, false);
-        for (int half = 0; half < 2; ++half)
-            if ((lane_id() & 3) == 0 && row_of(half) < N_CTX) losses[number * N_CTX + row_of(half)] = of_rows[half];
-    }
-}

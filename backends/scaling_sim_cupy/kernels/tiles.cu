@@ -12,6 +12,10 @@ constexpr int TP = ceil16(N_CTX), WARPS = TP / 16, THREADS = 32 * WARPS;
 constexpr int DT = DP / 8;  // tiles of the residual stream
 constexpr int VECTORS = 4 * N_LAYER + 2;  // gains and biases of the layer norms
 
+// How often the long loops are unrolled. A split product is 12 to 20 times the instructions of one in bfloat16: unrolled
+// loops of them take twice the time to compile and are no faster.
+constexpr int TWICE = EXACT ? 1 : 2, THRICE = EXACT ? 1 : 3;
+
 __device__ __forceinline__ int warp_id() { return threadIdx.x >> 5; }
 
 // Row e / 2 of a lane (its rows are g and g + 8 of its warp's 16) and column of element e of tile j.
