@@ -12,8 +12,8 @@ MILLIONS: dict[tuple[Precision, int], tuple[float, float, float]] = {
     ("float32", 64): (319, 76, 23),
     ("float32", 1): (106, 38, 12.7),
 }
-"""Precision and members → million tokens per second at (1, 16), (2, 32), (2, 64) with V = 256, T = 128, 64 sequences per
-member, one H200 (benchmarks/reports/cupy_h200_2026-11.md)."""
+"""Precision and members → million tokens per second at (1, 16), (2, 32), (2, 64) with V = 256, T = 128, 64 sequences
+per member, one H200 (benchmarks/reports/cupy_h200_2026-11.md)."""
 
 SHAPES = ((1, 16, 1), (2, 32, 2), (2, 64, 2))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from scaling_sim.engine.checks import check_start
 from scaling_sim.engine.cohort import Cohort, Precision
 from scaling_sim.engine.protocol import Tokens
+from scaling_sim.engine.throughput import Measured
 from scaling_sim.errors import BackendWarning
 from scaling_sim_torch.plan import least_bytes, make_plan, stacked_plan
 
@@ -93,6 +94,12 @@ class TorchBackend:
     def explain(self, cohort: Cohort, device: str, precision: Precision) -> str:
         """The path that `start` would take, and why."""
         return str(make_plan(cohort, device, precision, deterministic=self.deterministic, free=self.free_bytes(device)))
+
+    def measured(self) -> tuple[Measured, ...]:
+        """Speeds by shape, members and precision; see `scaling_sim.engine.throughput`."""
+        from scaling_sim_torch.measured import MEASURED
+
+        return MEASURED
 
     def memory_bytes(self, cohort: Cohort, precision: Precision) -> float:
         """Least memory that ``cohort`` needs; more makes it faster."""

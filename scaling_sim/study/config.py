@@ -107,7 +107,7 @@ class StudyConfig(Config, frozen=True):
     minutes: float = 5.0
     backend: str = "auto"
     device: str | None = None
-    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     workers: int | None = None
     seed: int = 0
 

@@ -122,7 +122,7 @@ def _sweep(
         choices, machine = choose(config, folder, corpus)
         place = machine.placement
         say(
-            f"{place.backend.name} on {place.device} in {place.precision}, {max(1, machine.num_workers)} at a time; "
+            f"{place.names} on {place.device} in {place.precision}, {max(1, machine.num_workers)} at a time; "
             f"about {duration(choices.expected_seconds)} of training"
         )
         write_choices(folder, choices)

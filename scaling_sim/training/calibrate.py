@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 
 from scaling_sim.data.corpus import Corpus
-from scaling_sim.engine.cohort import Precision
 from scaling_sim.errors import BackendUnavailable
 from scaling_sim.model.shape import Shape
 from scaling_sim.training.estimate import Estimate, Speed, calibration_plans, estimate_seconds
@@ -18,7 +17,7 @@ from scaling_sim.training.executor import Executor
 from scaling_sim.training.job import Job, merge_jobs
 from scaling_sim.training.memory import check_memory
 from scaling_sim.training.messages import Event, Failed, Lost, Time, Timed
-from scaling_sim.training.placement import Placement, choose_backend, default_workers
+from scaling_sim.training.placement import Placement, Wish, choose_backend, default_workers
 from scaling_sim.training.planner import CohortPlan, plan_cohorts
 from scaling_sim.training.sweep import start_executor
 
@@ -53,7 +52,7 @@ def measure_machine(
     *,
     backend: str = "auto",
     device: str | None = None,
-    precision: Precision = "float32",
+    precision: Wish = "auto",
     workers: int | None = None,
     seconds: float = 0.5,
 ) -> Machine:
@@ -76,22 +75,28 @@ def measure_machine(
     placement = choose_backend(plan_cohorts(merged, max_members=1), backend, device, precision)
     num_workers = default_workers(workers, placement)
     for plan in plan_cohorts(merged, max_members=placement.max_members):
-        check_memory(plan.task().cohort(), placement.backend, placement.device, precision, num_workers)
-    plans = calibration_plans(plan_cohorts(merged, max_members=placement.max_members))
+        first = placement.backend(plan.jobs[0])
+        check_memory(plan.task().cohort(), first, placement.device, placement.precision, num_workers)
+    plans = [
+        (plan, placement.backend(plan.jobs[0]).name)
+        for plan in calibration_plans(plan_cohorts(merged, max_members=placement.max_members))
+    ]
     with tempfile.TemporaryDirectory(prefix="scaling-sim-") as scratch:
         executor = start_executor(placement, corpus.splits, num_workers, Path(scratch))
         try:
-            rates = [rate for plan in plans for rate in _time(executor, plan, max(1, num_workers), seconds)]
+            rates = [rate for plan in plans for rate in _time(executor, *plan, max(1, num_workers), seconds)]
         finally:
             executor.close()
     return Machine(placement, num_workers, Speed.measured(rates))
 
 
-def _time(executor: Executor, plan: CohortPlan, num_workers: int, seconds: float) -> list[tuple[Shape, float]]:
+def _time(
+    executor: Executor, plan: CohortPlan, backend: str, num_workers: int, seconds: float
+) -> list[tuple[Shape, float]]:
     """Tokens per second of one shape on each worker, all of them at work."""
     heard: list[Event] = []
     for worker in range(num_workers):
-        task = msgspec.structs.replace(plan.task(), id=f"timing-{worker}", first_step=0, starts={})
+        task = msgspec.structs.replace(plan.task(backend=backend), id=f"timing-{worker}", first_step=0, starts={})
         executor.submit(Time(task, seconds))
     while len(heard) < num_workers:
         executor.wait(heard.append, 0.5)

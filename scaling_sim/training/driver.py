@@ -51,8 +51,10 @@ class Driver:
     store : RunStore
     resume : Resume
         Checkpoint folder.
-    max_members : int
-        Largest cohort.
+    max_members : callable
+        Largest cohort of runs like the given one.
+    backend : callable
+        Name of the backend that trains a run.
     num_workers : int
     progress, heartbeat
         See `run_sweep`.
@@ -64,12 +66,13 @@ class Driver:
         store: RunStore,
         resume: Resume,
         *,
-        max_members: int,
+        max_members: Callable[[Job], int],
+        backend: Callable[[Job], str],
         num_workers: int,
         progress: Callable[[Progress], None] | None = None,
         heartbeat: float = 1.0,
     ) -> None:
-        self.store, self.resume, self.max_members = store, resume, max_members
+        self.store, self.resume, self.max_members, self.backend = store, resume, max_members, backend
         self.branches = branch_steps(jobs)
         self.stored = {record.run_id: record for record in store.records()}
         self.unfinished = {job.run_id for job in jobs}
@@ -125,7 +128,8 @@ class Driver:
             self.active[plan.id] = ready
             self.tracker.started(plan.id)
             folder = None if self.resume.folder is None else str(self.resume.folder)
-            executor.submit(Train(ready.task(self.branches, folder, self.resume.origin)))
+            first = ready.jobs[0]
+            executor.submit(Train(ready.task(self.branches, folder, self.resume.origin(first), self.backend(first))))
 
     def _ready(self, plan: CohortPlan) -> CohortPlan | None:
         """``plan`` with the states that its runs start from; None while a parent has not come to the branch step."""
@@ -191,7 +195,7 @@ class Driver:
         self._note(record.run_id, record.status, record.message)
 
     def _failed(self, event: Failed) -> None:
-        """A cohort raised an error: its runs are tried alone, a run that was alone has failed."""
+        """A cohort raised an error (memory, say): it is tried in two halves, a run that was alone has failed."""
         plan = self.active.pop(event.cohort)
         left = [job for job in plan.jobs if job.run_id in self.unfinished]
         if len(left) < 2:
@@ -199,8 +203,10 @@ class Driver:
             for job in left:
                 self._end(job.run_id, "failed", event.message)
             return
-        self._say(f"{plan.label}: {event.message}; its {len(left)} runs are tried one by one")
-        self.tracker.replace(plan.id, plan_cohorts(left, max_members=1, starts=self.resume.starts(left, self.active)))
+        half = -(-len(left) // 2)
+        self._say(f"{plan.label}: {event.message}; its {len(left)} runs are tried again, {half} at a time")
+        starts = self.resume.starts(left, self.active)
+        self.tracker.replace(plan.id, plan_cohorts(left, max_members=half, starts=starts))
 
     def _lost(self, event: Lost) -> None:
         """A worker died: its runs continue from their last checkpoint, at most `RESTARTS` times."""

@@ -58,6 +58,8 @@ class CohortTask(Config, frozen=True):
         The sweep's checkpoint folder; None trains without.
     origin : str
         Backend and precision, noted in checkpoints.
+    backend : str
+        Name of the backend that trains it; empty: that of the worker.
     """
 
     id: str
@@ -67,6 +69,7 @@ class CohortTask(Config, frozen=True):
     branches: dict[str, tuple[int, ...]] = msgspec.field(default_factory=dict)
     folder: str | None = None
     origin: str = ""
+    backend: str = ""
 
     def cohort(self) -> Cohort:
         """What the backend trains."""

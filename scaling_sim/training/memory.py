@@ -34,24 +34,36 @@ def free_bytes() -> float | None:
 
 
 def check_memory(cohort: Cohort, backend: Backend, device: str, precision: Precision, num_workers: int = 1) -> None:
-    """Refuse a cohort that does not fit into what is free on ``device``, with ``num_workers`` of them at a time.
-
-    A backend that knows better may offer ``memory_bytes(cohort, precision)`` and ``free_bytes(device)``.
+    """Refuse a cohort that does not fit; see `why_no_room`.
 
     Raises
     ------
     ConfigError
         With the estimate, what is free, and what to do.
     """
+    reason = why_no_room(cohort, backend, device, precision, num_workers)
+    if reason is not None:
+        raise ConfigError(reason)
+
+
+def why_no_room(
+    cohort: Cohort, backend: Backend, device: str, precision: Precision, num_workers: int = 1
+) -> str | None:
+    """None if ``num_workers`` such cohorts at a time fit into what is free on ``device``, else a sentence.
+
+    A backend that knows better may offer ``memory_bytes(cohort, precision)`` and ``free_bytes(device)``.
+    """
     estimate: Callable[[Cohort, Precision], float] = getattr(backend, "memory_bytes", cohort_bytes)
     tell: Callable[[str], float | None] | None = getattr(backend, "free_bytes", None)
     free = free_bytes() if device == "cpu" else tell(device) if tell else None
     needed = estimate(cohort, precision) * max(1, num_workers)
-    if free is not None and needed > free:
-        shape = cohort.shape
-        raise ConfigError(
-            f"{len(cohort.members)} model(s) of {shape.n_layer} layers, d_model {shape.d_model}, batch "
-            f"{cohort.batch_sequences * shape.n_ctx} tokens need about {needed / 2**30:.1f} GiB in "
-            f"{max(1, num_workers)} worker(s), {free / 2**30:.1f} GiB are free on {device}; take a smaller batch, "
-            "a smaller model or fewer workers"
-        )
+    if free is None or needed <= free:
+        return None
+    shape = cohort.shape
+    several = "" if device == "cpu" else ", or share one model among several GPUs (torchrun; see the how-to)"
+    return (
+        f"{len(cohort.members)} model(s) of {shape.n_layer} layers, d_model {shape.d_model}, batch "
+        f"{cohort.batch_sequences * shape.n_ctx} tokens need about {needed / 2**30:.1f} GiB in "
+        f"{max(1, num_workers)} worker(s), {free / 2**30:.1f} GiB are free on {device}; take a smaller batch, "
+        f"a smaller model or fewer workers{several}"
+    )

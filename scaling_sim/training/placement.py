@@ -1,31 +1,66 @@
-"""From what is installed to the backend, devices and workers that train a sweep."""
+"""From what is installed to the backends, devices and workers that train a sweep."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
-from scaling_sim.engine.cohort import Cohort, Precision
+import msgspec
+
+from scaling_sim.engine.cohort import Cohort, Member, Precision
 from scaling_sim.engine.protocol import Backend
 from scaling_sim.engine.registry import get_backend
+from scaling_sim.engine.throughput import fastest
 from scaling_sim.errors import BackendUnavailable, ScalingSimError
+from scaling_sim.model.shape import Shape
+from scaling_sim.training.job import Job
+from scaling_sim.training.memory import why_no_room
 from scaling_sim.training.planner import CohortPlan
 
 AUTOMATIC = (("cupy", "cuda"), ("torch", "cuda"), ("numba", "cpu"), ("numpy", "cpu"))
-"""Backends and kinds of device that ``auto`` tries, fastest first."""
-MEMBERS = {"cuda": 64, "cpu": 1}
-"""Members per cohort: a GPU gains from many, a CPU trains one model per core."""
+"""Backends and kinds of device that ``auto`` tries; in this order where their speeds are not known."""
+PRECISIONS: dict[str, tuple[Precision, ...]] = {"cuda": ("bfloat16", "float32"), "cpu": ("float32",)}
+"""What ``precision="auto"`` tries: on a GPU bfloat16 products with float32 weights, moments and sums."""
+SATURATED = 2**23
+"""Numbers in one layer's activations (tokens per update times d_model, of all members) from which a larger cohort
+trains no faster. Measured on an H200: (1, 16) gains 5 times from 1 to 64 members of 8192 tokens (2^17 to 2^23 numbers),
+(4, 128) 1.6 times from its 2^20 on."""
+MOST_MEMBERS = {"cuda": 512, "cpu": 1}
+"""A GPU gains from many members, a CPU trains one model per core."""
+
+Kind = tuple[Shape, int]
+"""Shape and tokens per update: runs of one kind are trained by one backend, whichever cohort they are in."""
+Wish = Precision | Literal["auto"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Who trains the runs of one kind.
+
+    Attributes
+    ----------
+    backend : Backend
+    max_members : int
+        Largest cohort that makes sense and fits.
+    reason : str
+        Why this backend; empty if there was no choice.
+    """
+
+    backend: Backend
+    max_members: int
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Who computes: the backend, its devices (best first), the precision, and why."""
+    """Who computes: the devices (best first), the precision, the backend of each kind of run, and why."""
 
-    backend: Backend
     devices: tuple[str, ...]
     precision: Precision
     reason: str
+    places: Mapping[Kind, Place] = field(repr=False)
 
     @property
     def device(self) -> str:
@@ -33,82 +68,210 @@ class Placement:
         return self.devices[0]
 
     @property
-    def origin(self) -> str:
-        """Backend and precision in one word."""
-        return f"{self.backend.name}-{self.precision}"
-
-    @property
     def on_gpu(self) -> bool:
         """Whether the device is a GPU."""
         return self.device.startswith("cuda")
 
     @property
-    def max_members(self) -> int:
-        """Largest cohort that makes sense there."""
-        return MEMBERS["cuda" if self.on_gpu else "cpu"]
+    def backends(self) -> tuple[Backend, ...]:
+        """Every backend that takes part, the one of most kinds first."""
+        found = {place.backend.name: place.backend for place in self.places.values()}
+        count = [place.backend.name for place in self.places.values()].count
+        return tuple(sorted(found.values(), key=lambda backend: -count(backend.name)))
+
+    @property
+    def names(self) -> str:
+        """Backends in words."""
+        return " and ".join(backend.name for backend in self.backends)
+
+    def backend(self, job: Job) -> Backend:
+        """Who trains ``job``."""
+        return self.places[kind_of(job)].backend
+
+    def origin(self, job: Job) -> str:
+        """Backend and precision in one word."""
+        return f"{self.backend(job).name}-{self.precision}"
+
+    def max_members(self, job: Job) -> int:
+        """Largest cohort of runs like ``job``."""
+        return self.places[kind_of(job)].max_members
+
+
+def kind_of(job: Job) -> Kind:
+    """Shape and tokens per update."""
+    return job.config.shape, job.config.recipe.batch_tokens
 
 
 def choose_backend(
-    plans: Sequence[CohortPlan], backend: str = "auto", device: str | None = None, precision: Precision = "float32"
+    plans: Sequence[CohortPlan], backend: str = "auto", device: str | None = None, precision: Wish = "auto"
 ) -> Placement:
-    """The first backend that works here and supports every plan, or the named one.
+    """Where ``plans`` (of one run each) are trained: of the backends that can, the fastest for each kind of run.
+
+    A GPU comes before the CPU. Which backend is the fastest is read from what was measured of them
+    (`scaling_sim.engine.throughput`); the choice depends on shape and batch alone, so a resumed sweep makes it again.
 
     Raises
     ------
     BackendUnavailable
         Saying for each candidate what stands in its way.
     """
-    candidates = AUTOMATIC if backend == "auto" else ((backend, ""),)
-    refused = []
-    for name, kind in candidates:
+    refused: list[str] = []
+    for kind, names in _candidates(backend).items():
         if device is not None and not device.startswith(kind):
-            refused.append(f"{name}: runs on {kind}, not on {device}")
+            refused += [f"{name}: runs on {kind}, not on {device}" for name in names]
             continue
-        try:
-            found = get_backend(name)
-        except ScalingSimError as error:
-            if backend != "auto":
-                raise
-            refused.append(f"{name}: {error}")
-            continue
-        places, why = _devices(found, kind, device, plans, precision)
-        if places:
-            skipped = f" ({'; '.join(refused)})" if refused else ""
-            how = "asked for" if backend != "auto" else "the fastest that works here"
-            where = ", ".join(places)
-            path = _path(found, plans, places[0], precision)
-            return Placement(found, places, precision, f"{name} on {where} in {precision}{path}: {how}{skipped}")
-        refused.append(f"{name}: {why}")
+        found = [one for name in names if (one := _find(name, backend != "auto", refused)) is not None]
+        for exact in (precision,) if precision != "auto" else PRECISIONS[_kind_of_device(kind, device, found)]:
+            why: list[str] = []
+            placement = _place(plans, found, kind, device, exact, why)
+            if placement is not None:
+                return _explained(placement, plans, backend, refused + why)
+            refused += [reason for reason in why if reason not in refused]
     raise BackendUnavailable("no backend can train these runs. " + "; ".join(refused))
 
 
-def _path(backend: Backend, plans: Sequence[CohortPlan], device: str, precision: Precision) -> str:
-    """What the backend will do with the first cohort, where it tells (``explain(cohort, device, precision)``)."""
-    tell: Callable[[Cohort, str, Precision], str] | None = getattr(backend, "explain", None)
-    return f" ({plans[0].label}: {tell(plans[0].task().cohort(), device, precision)})" if tell and plans else ""
+def _candidates(backend: str) -> dict[str, list[str]]:
+    """Kind of device → names of backends."""
+    kinds: dict[str, list[str]] = {}
+    for name, kind in AUTOMATIC if backend == "auto" else ((backend, ""),):
+        kinds.setdefault(kind, []).append(name)
+    return kinds
+
+
+def _find(name: str, strict: bool, refused: list[str]) -> Backend | None:
+    try:
+        return get_backend(name)
+    except ScalingSimError as error:
+        if strict:
+            raise
+        refused.append(f"{name}: {error}")
+        return None
+
+
+def _kind_of_device(kind: str, device: str | None, found: Sequence[Backend]) -> str:
+    """``cuda`` or ``cpu``, also where a named backend has both: its best device counts."""
+    names = [device] if device is not None else [name for backend in found for name in backend.devices()]
+    return kind or ("cuda" if any(name.startswith("cuda") for name in names[:1]) else "cpu")
+
+
+def _place(
+    plans: Sequence[CohortPlan],
+    found: Sequence[Backend],
+    kind: str,
+    device: str | None,
+    precision: Precision,
+    why: list[str],
+) -> Placement | None:
+    """A backend for every kind of run and the devices that serve all of them; None, and ``why``, if there are none."""
+    groups: dict[Kind, list[Job]] = {}
+    for plan in plans:
+        for job in plan.jobs:
+            groups.setdefault(kind_of(job), []).append(job)
+    chosen: dict[Kind, tuple[Backend, str]] = {}
+    common: list[str] | None = None
+    for key, jobs in groups.items():
+        able = {one.name: _devices(one, kind, device, jobs, precision, why) for one in found}
+        candidates = [one for one in found if able[one.name]]
+        if not candidates:
+            return None
+        many = min(len(jobs), _saturating(key))
+        chosen[key] = fastest(candidates, cohort_of(jobs[0], many), precision)
+        places = able[chosen[key][0].name]
+        common = places if common is None else [name for name in common if name in places]
+    devices = tuple(name for name in common or () if name[:4] == (common or [""])[0][:4])
+    if not devices:  # never a GPU and the CPU together
+        why.append("no device serves all of these runs")
+        return None
+    places_of = {
+        key: Place(backend, _members(groups[key], backend, devices, precision), reason)
+        for key, (backend, reason) in chosen.items()
+    }
+    return Placement(devices, precision, "", places_of)
 
 
 def _devices(
-    backend: Backend, kind: str, device: str | None, plans: Sequence[CohortPlan], precision: Precision
-) -> tuple[tuple[str, ...], str]:
-    """Devices of one kind that can train every plan; if there is none, why."""
+    backend: Backend, kind: str, device: str | None, jobs: Iterable[Job], precision: Precision, why: list[str]
+) -> list[str]:
+    """Devices of one kind that can train every one of ``jobs``; what stands in the way goes to ``why``."""
     known = [device] if device is not None else [name for name in backend.devices() if name.startswith(kind)]
-    able, why = [], f"no {kind or 'usable'} device here"
+    able = []
+    cohorts = {cohort_of(job, 1, dropout=job.config.recipe.dropout > 0) for job in jobs}
     for name in known:
-        reasons = (backend.why_unsupported(plan.task().cohort(), name, precision) for plan in plans)
+        reasons = (backend.why_unsupported(cohort, name, precision) for cohort in cohorts)
         first = next((reason for reason in reasons if reason), None)
         if first is None:
             able.append(name)
-        why = first or why
-    return tuple(name for name in able if name[:4] == able[0][:4]), why  # never a GPU and the CPU together
+        elif f"{backend.name}: {first}" not in why:
+            why.append(f"{backend.name}: {first}")
+    if not known:
+        why.append(f"{backend.name}: no {kind or 'usable'} device here")
+    return able
+
+
+def cohort_of(job: Job, num_members: int, *, dropout: bool = False) -> Cohort:
+    """A cohort of so many runs like ``job``."""
+    cohort = CohortPlan((job,), 0, {}).task().cohort()
+    members = tuple(Member(id=i, seed=0, dropout=0.1 if dropout else 0.0) for i in range(num_members))
+    changed: Cohort = msgspec.structs.replace(cohort, members=members)
+    return changed
+
+
+def _saturating(kind: Kind) -> int:
+    """Members that fill a GPU."""
+    shape, batch_tokens = kind
+    return max(1, min(MOST_MEMBERS["cuda"], -(-SATURATED // (batch_tokens * shape.d_model))))
+
+
+def _members(jobs: Sequence[Job], backend: Backend, devices: Sequence[str], precision: Precision) -> int:
+    """Largest cohort: fills the device, leaves every device its share of the runs, and fits into memory."""
+    if not devices[0].startswith("cuda"):
+        return MOST_MEMBERS["cpu"]
+    num = min(_saturating(kind_of(jobs[0])), -(-len(jobs) // len(devices)))
+    dropout = any(job.config.recipe.dropout for job in jobs)
+    while num > 1:
+        cohort = cohort_of(jobs[0], num, dropout=dropout)
+        room = why_no_room(cohort, backend, devices[0], precision)
+        if room is None and backend.why_unsupported(cohort, devices[0], precision) is None:
+            return num
+        num = -(-num // 2)
+    return 1
+
+
+def _explained(placement: Placement, plans: Sequence[CohortPlan], asked: str, refused: Sequence[str]) -> Placement:
+    """The placement with its reason in words."""
+    parts = []
+    for backend in placement.backends:
+        kinds = [key for key, place in placement.places.items() if place.backend is backend]
+        what = f"{backend.name}"
+        if len(placement.backends) > 1:
+            what += f" for {', '.join(f'{shape.n_layer}×{shape.d_model}' for shape, _ in kinds)}"
+        said = sorted({placement.places[key].reason for key in kinds} - {""})
+        plan = next(plan for plan in plans if kind_of(plan.jobs[0]) in kinds)
+        parts.append(what + (f" ({said[0]})" if said else "") + _path(backend, plan, placement))
+    how = "asked for" if asked != "auto" else "the fastest that works here"
+    skipped = f" ({'; '.join(refused)})" if refused else ""
+    where = f" on {', '.join(placement.devices)} in {placement.precision}: {how}{skipped}"
+    return Placement(placement.devices, placement.precision, "; ".join(parts) + where, placement.places)
+
+
+def _path(backend: Backend, plan: CohortPlan, placement: Placement) -> str:
+    """What the backend will do with its first cohort, where it tells (``explain(cohort, device, precision)``)."""
+    tell: Callable[[Cohort, str, Precision], str] | None = getattr(backend, "explain", None)
+    if tell is None:
+        return ""
+    cohort = cohort_of(plan.jobs[0], placement.max_members(plan.jobs[0]))
+    return f" ({plan.label}: {tell(cohort, placement.device, placement.precision)})"
 
 
 def worker_environment(placement: Placement, num_workers: int) -> dict[str, str]:
-    """Variables for a worker process: threads for its share of the cores, and what the backend asks for."""
+    """Variables for a worker process: threads for its share of the cores, and what the backends ask for."""
     threads = 1 if placement.on_gpu else max(1, num_cores() // max(1, num_workers))
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-    ask: Callable[[int], Mapping[str, str]] | None = getattr(placement.backend, "worker_environment", None)
-    return {**dict.fromkeys(names, str(threads)), **(ask(threads) if ask else {})}
+    found = dict.fromkeys(names, str(threads))
+    for backend in placement.backends:
+        ask: Callable[[int], Mapping[str, str]] | None = getattr(backend, "worker_environment", None)
+        found |= ask(threads) if ask else {}
+    return found
 
 
 def num_cores() -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -71,7 +71,11 @@ class CohortPlan:
         return updates * batch * flops_per_token(self.jobs[0].config.shape, "exact")
 
     def task(
-        self, branches: Mapping[str, tuple[int, ...]] | None = None, folder: str | None = None, origin: str = ""
+        self,
+        branches: Mapping[str, tuple[int, ...]] | None = None,
+        folder: str | None = None,
+        origin: str = "",
+        backend: str = "",
     ) -> CohortTask:
         """What a worker gets."""
         branches = branches or {}
@@ -84,11 +88,15 @@ class CohortPlan:
             branches=kept,
             folder=folder,
             origin=origin,
+            backend=backend,
         )
 
 
 def plan_cohorts(
-    jobs: Iterable[Job], *, max_members: int = 64, starts: Mapping[str, tuple[int, Start | None]] | None = None
+    jobs: Iterable[Job],
+    *,
+    max_members: int | Callable[[Job], int] = 64,
+    starts: Mapping[str, tuple[int, Start | None]] | None = None,
 ) -> list[CohortPlan]:
     """Cohorts of equal shape, context, batch, optimiser and first step, the most expensive first.
 
@@ -96,8 +104,8 @@ def plan_cohorts(
     ----------
     jobs : iterable of Job
         Equal runs are merged.
-    max_members : int
-        Largest cohort, ≥ 1.
+    max_members : int or callable
+        Largest cohort, ≥ 1, or that of runs like the given one.
     starts : mapping, optional
         Run id → (updates made, where its weights come from) for runs that do not begin at step 0. A decay branch
         without an entry is planned from its branch step.
@@ -109,7 +117,7 @@ def plan_cohorts(
     plans = [
         CohortPlan(tuple(part), _first_step(part[0], starts), _states(part, starts))
         for group in groups.values()
-        for part in _split(group, _first_step(group[0], starts), max_members)
+        for part in _split(group, _first_step(group[0], starts), _most(max_members, group[0]))
     ]
     return sorted(plans, key=lambda plan: -plan.expected_flops)
 
@@ -145,6 +153,10 @@ def _key(job: Job, first_step: int) -> tuple[object, ...]:
     r = job.config.recipe
     shape = msgspec.json.encode(job.config.shape)
     return (shape, r.batch_tokens, r.weight_decay, r.beta1, r.beta2, r.clip_norm, r.optimizer, first_step)
+
+
+def _most(max_members: int | Callable[[Job], int], job: Job) -> int:
+    return max_members if isinstance(max_members, int) else max_members(job)
 
 
 def _split(group: list[Job], first_step: int, max_members: int) -> list[list[Job]]:

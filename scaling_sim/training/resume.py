@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable
 from pathlib import Path
 
 from scaling_sim.training.checkpoint import discard, sound_checkpoints, sweep_orphans
@@ -17,12 +17,17 @@ class Resume:
     ----------
     folder : Path or None
         None offers nothing.
-    origin : str
-        Backend and precision; states of another origin are left alone, so that no run mixes two arithmetics.
+    origin : str or callable
+        Backend and precision, or those of a given run; states of another origin are left alone, so that no run mixes
+        two arithmetics.
     """
 
-    def __init__(self, folder: Path | None, origin: str) -> None:
-        self.folder, self.origin = folder, origin
+    def __init__(self, folder: Path | None, origin: str | Callable[[Job], str]) -> None:
+        self.folder, self._origin = folder, origin
+
+    def origin(self, job: Job) -> str:
+        """Backend and precision that train ``job``."""
+        return self._origin if isinstance(self._origin, str) else self._origin(job)
 
     def starts(self, jobs: Iterable[Job], active: Collection[str] = ()) -> dict[str, tuple[int, Start | None]]:
         """Run id → (updates made, where its state is), the newest sound state of each; see `plan_cohorts`.
@@ -33,21 +38,20 @@ class Resume:
         jobs = list(jobs)
         if self.folder is None:
             return {job.run_id: (0, None) for job in jobs if job.config.parent}
-        wanted = {job.run_id for job in jobs}
+        wanted = {job.run_id: self.origin(job) for job in jobs}
         found: dict[str, tuple[int, Start | None]] = {}
         sweep_orphans(self.folder)
         for cohort in sorted(self.folder.glob("cohort-*")):
             if cohort.name in active:
                 continue
             sweep_orphans(cohort)
-            path, manifest = next(
-                ((p, m) for p, m in sound_checkpoints(cohort) if m.origin == self.origin), (None, None)
-            )
-            if path is None or manifest is None:
-                continue
-            for run_id in wanted.intersection(manifest.run_ids):
-                if run_id not in found or found[run_id][0] < manifest.step:
-                    found[run_id] = (manifest.step, Start(str(path), run_id))
+            for path, manifest in sound_checkpoints(cohort):
+                fitting = [run_id for run_id in manifest.run_ids if wanted.get(run_id) == manifest.origin]
+                for run_id in fitting:
+                    if run_id not in found or found[run_id][0] < manifest.step:
+                        found[run_id] = (manifest.step, Start(str(path), run_id))
+                if fitting:
+                    break
         return found
 
     def branch(self, job: Job) -> Start | None:
@@ -56,7 +60,7 @@ class Resume:
         if self.folder is None or parent is None:
             return None
         for path, manifest in sound_checkpoints(branch_folder(self.folder, parent), step=job.config.branch_step):
-            if manifest.origin == self.origin:
+            if manifest.origin == self.origin(job):
                 return Start(str(path), parent)
         return None
 

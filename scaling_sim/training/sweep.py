@@ -24,7 +24,7 @@ from scaling_sim.training.executor import Executor, InProcess, LocalProcesses
 from scaling_sim.training.job import Job, check_branch, check_job, merge_jobs
 from scaling_sim.training.memory import check_memory
 from scaling_sim.training.messages import Setup, split_files
-from scaling_sim.training.placement import Placement, choose_backend, default_workers, worker_environment
+from scaling_sim.training.placement import Placement, Wish, choose_backend, default_workers, worker_environment
 from scaling_sim.training.planner import plan_cohorts
 from scaling_sim.training.progress import Progress, SweepSummary
 from scaling_sim.training.resume import Resume
@@ -37,7 +37,7 @@ def run_sweep(
     *,
     backend: str = "auto",
     device: str | None = None,
-    precision: Precision = "float32",
+    precision: Wish = "auto",
     workers: int | None = None,
     checkpoints: str | Path | None = None,
     checkpoint_seconds: float = 10.0,
@@ -58,7 +58,9 @@ def run_sweep(
     store : RunStore
         Written by this process only.
     backend, device, precision
-        ``auto`` takes the first of cupy, torch on CUDA, numba and numpy that works and supports every run.
+        ``auto`` takes GPUs where there are any, there the faster of cupy and torch for each shape, and bfloat16
+        products with float32 weights; without a GPU numba (or numpy) in float32. The
+        summary says what was taken and why.
     workers : int, optional
         Local processes; one per core by default, or one per GPU where there are several. 0: this process trains.
     checkpoints : path, optional
@@ -87,20 +89,22 @@ def run_sweep(
     folder = None if checkpoints is None else writable_folder(checkpoints)
     _check_checkpoints(folder, todo)
     _warn_of_short_splits(corpus, todo)
-    placement = choose_backend(plan_cohorts(todo, max_members=1), backend, device, precision)
+    placement = choose_backend(plan_cohorts(merged, max_members=1), backend, device, precision)
     num_workers = min(default_workers(workers, placement), len(todo))
     driver = Driver(
         todo,
         store,
         Resume(folder, placement.origin),
         max_members=placement.max_members,
+        backend=lambda job: placement.backend(job).name,
         num_workers=num_workers,
         progress=progress,
         heartbeat=1.0 if heartbeat is None else heartbeat,
     )
     per_device = -(-num_workers // len(placement.devices))
     for plan in driver.plans:
-        check_memory(plan.task().cohort(), placement.backend, placement.device, precision, per_device)
+        first = placement.backend(plan.jobs[0])
+        check_memory(plan.task().cohort(), first, placement.device, placement.precision, per_device)
     with tempfile.TemporaryDirectory(prefix="scaling-sim-") as scratch:
         executor = start_executor(placement, corpus.splits, num_workers, Path(scratch), checkpoint_seconds)
         try:
@@ -129,7 +133,7 @@ def start_executor(
     files = split_files(splits, scratch) if num_workers else {}
     setups = [
         Setup(
-            backend=placement.backend.name,
+            backend=placement.backends[0].name,
             device=placement.devices[worker % len(placement.devices)],
             precision=placement.precision,
             splits=files,
@@ -139,9 +143,10 @@ def start_executor(
     ]
     if num_workers == 0:
         return InProcess(setups[0], splits)
-    prepare: Callable[[Precision], None] | None = getattr(placement.backend, "prepare", None)
-    if prepare is not None:  # compile once, here, and not in every worker
-        prepare(placement.precision)
+    for backend in placement.backends:  # compile once, here, and not in every worker
+        prepare: Callable[[Precision], None] | None = getattr(backend, "prepare", None)
+        if prepare is not None:
+            prepare(placement.precision)
     return LocalProcesses(setups, worker_environment(placement, num_workers))
 
 

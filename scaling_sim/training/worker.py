@@ -64,6 +64,9 @@ class Worker:
         self.splits = splits if splits is not None else {name: file.open() for name, file in setup.splits.items()}
         self.backend: Backend = get_backend(setup.backend)
 
+    def _backend(self, task: CohortTask) -> Backend:
+        return get_backend(task.backend) if task.backend not in ("", self.backend.name) else self.backend
+
     def train(self, task: CohortTask) -> None:
         """Train a cohort; the last event is `Ended` or `Failed`."""
         listener = _Listener(task.id, self.sink, self.stopped)
@@ -71,7 +74,7 @@ class Worker:
             loop = CohortLoop(
                 task,
                 self.splits,
-                self.backend,
+                self._backend(task),
                 self.setup.device,
                 self.setup.precision,
                 listener,
@@ -91,7 +94,7 @@ class Worker:
 
     def _tokens_per_second(self, task: CohortTask, seconds: float) -> float:
         splits = usable_splits(self.splits, task.jobs[0].config.shape.n_ctx)
-        trainer = self.backend.start(task.cohort(), splits, self.setup.device, self.setup.precision)
+        trainer = self._backend(task).start(task.cohort(), splits, self.setup.device, self.setup.precision)
         runs = [Run(i, job, Memory(), len(splits) - 1) for i, job in enumerate(task.jobs)]
         step, num, made, began = 0, 1, 0, 0.0
         while True:
