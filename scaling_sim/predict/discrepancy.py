@@ -54,10 +54,13 @@ class Discrepancy:
     law : Law
     draws : natural parameter → (n,), of the law that the discrepancy accompanies
     largest : compute of the largest run, FLOP
+    roles : names of the roles that the rows had in the fit; a run without one is taken to be of the last
     amplitude : (n,) q of each draw
     growth : (n,) γ of each draw
     scale : (n, n_roles) t scale of errors at the largest run
     weights : (n, Σ n_knots) draws of q·b
+    smooth : one process for each role
+    scheme : the constants that it was learned with
     knows_sizes : whether N of every run was known; if not, δ is a function of C alone
     """
 
@@ -189,24 +192,10 @@ def grid(problem: Problem, u: Array) -> list[Linearised]:
 def mixture(problem: Problem, fitted_grid: list[Linearised], num: int = NUM_DRAWS, seed: int = 0) -> Discrepancy:
     """Draws from the mixture of the grid's Gaussians, weighted by evidence and prior."""
     rng = np.random.default_rng(seed)
-    prior = problem.scheme.log_prior
-    log_weight = np.array([fitted.evidence + prior(fitted.amplitude, fitted.growth) for fitted in fitted_grid])
-    if not np.isfinite(log_weight).any():
-        raise ConvergenceError("no amplitude of the discrepancy gave a finite evidence; check the columns' units")
-    weight = np.exp(log_weight - log_weight.max())
-    counts = rng.multinomial(num, weight / weight.sum())
-    used = [(fitted, count) for fitted, count in zip(fitted_grid, counts.tolist(), strict=True) if count]
-    joint = [
-        rng.multivariate_normal(fitted.mean, fitted.covariance, size=count, method="eigh") for fitted, count in used
-    ]
-    order = rng.permutation(num)  # so that any part of the draws is a fair one
-    v = np.concatenate(joint)[order]
-    each = np.repeat(np.arange(len(used)), [count for _, count in used])[order]
-    amplitude, growth = (np.array([getattr(f, name) for f, _ in used])[each] for name in ("amplitude", "growth"))
+    used, v, each = _draw(fitted_grid, _shares(problem.scheme, fitted_grid), num, rng)
+    amplitude, growth = (np.array([getattr(f, name) for f in used])[each] for name in ("amplitude", "growth"))
     p = problem.target.num_law
-    size = np.bincount(problem.role, problem.weight, len(problem.roles))
-    freedom = np.maximum(size - p / len(size), 3.0)
-    uncertain = np.sqrt(freedom / rng.chisquare(freedom, size=(num, len(size))))  # a scale is known to 1/√(2n)
+    scale = np.stack([f.scale for f in used])[each] * _uncertain_scale(problem, num, rng)
     with np.errstate(all="ignore"):
         natural = problem.target.law.to_parameters(v[:, :p], problem.target.centre)
     return Discrepancy(
@@ -216,12 +205,42 @@ def mixture(problem: Problem, fitted_grid: list[Linearised], num: int = NUM_DRAW
         roles=problem.roles,
         amplitude=amplitude,
         growth=growth,
-        scale=np.stack([f.scale for f, _ in used])[each] * uncertain,
+        scale=scale,
         weights=amplitude[:, None] * v[:, p:],
         smooth=problem.smooth,
         scheme=problem.scheme,
         knows_sizes=problem.knows_sizes,
     )
+
+
+def _shares(scheme: Scheme, fitted_grid: list[Linearised]) -> Array:
+    """Posterior probability of each point of the grid."""
+    log_weight = np.array([f.evidence + scheme.log_prior(f.amplitude, f.growth) for f in fitted_grid])
+    if not np.isfinite(log_weight).any():
+        raise ConvergenceError("no amplitude of the discrepancy gave a finite evidence; check the columns' units")
+    weight = np.exp(log_weight - log_weight.max())
+    return np.asarray(weight / weight.sum())
+
+
+def _draw(
+    fitted_grid: list[Linearised], shares: Array, num: int, rng: np.random.Generator
+) -> tuple[list[Linearised], Array, NDArray[np.int64]]:
+    """The Gaussians that were drawn from, the draws of (u, b) in random order, and the place of each one's Gaussian."""
+    counts = rng.multinomial(num, shares)
+    used = [(fitted, count) for fitted, count in zip(fitted_grid, counts.tolist(), strict=True) if count]
+    joint = [
+        rng.multivariate_normal(fitted.mean, fitted.covariance, size=count, method="eigh") for fitted, count in used
+    ]
+    order = rng.permutation(num)  # so that any part of the draws is a fair one
+    each = np.repeat(np.arange(len(used)), [count for _, count in used])
+    return [fitted for fitted, _ in used], np.concatenate(joint)[order], each[order]
+
+
+def _uncertain_scale(problem: Problem, num: int, rng: np.random.Generator) -> Array:
+    """(num, n_roles) factors of the scales: one from n rows is known to 1/√(2n)."""
+    size = np.bincount(problem.role, problem.weight, len(problem.roles))
+    freedom = np.maximum(size - problem.target.num_law / len(size), 3.0)
+    return np.asarray(np.sqrt(freedom / rng.chisquare(freedom, size=(num, len(size)))))
 
 
 def forecast_rows(model: Discrepancy, held: Observations, C: Array, N: Array) -> Array:

@@ -33,6 +33,7 @@ class Problem:
     role : (n,) place of each row's role in ``roles``
     weight : (n,) what each row counts: less than 1 where the rows of one curve repeat each other
     smooth : one process for each role
+    scheme : constants of the discrepancy
     """
 
     target: LogPosterior
@@ -119,9 +120,9 @@ def linearised(
     precision = np.concatenate([1 / sd**2, np.ones(n_basis)])
     centre = np.concatenate([mean, np.zeros(n_basis)])
     spread = np.zeros(len(f))
+    variance = _variance(problem, scale, shape)
     for _ in range(iterations):
         r = problem.log_response - f - design @ v[p:]
-        variance = (scale[problem.role] * shape) ** 2 + problem.error**2
         weight = problem.weight * (NU + 1) / (NU + (r**2 + spread) / variance) / variance
         full = np.concatenate([J, design], axis=1)
         hessian = full.T @ (full * weight[:, None]) + np.diag(precision)
@@ -132,10 +133,11 @@ def linearised(
         covariance = np.linalg.inv(hessian)
         spread = np.einsum("ij,jk,ik->i", full, covariance, full)
         r = problem.log_response - f - design @ v[p:]
-        before, scale = scale, _next_scale(problem, r**2 + spread, scale, shape)
+        before, scale = scale, _next_scale(problem, r**2 + spread, scale, variance)
+        variance = _variance(problem, scale, shape)
         if np.abs(step[:p]).max() < 1e-4 and np.abs(np.log(scale / before)).max() < 1e-3:
             break
-    evidence = _evidence(problem, r, scale, shape, v - centre, precision, hessian)
+    evidence = _evidence(problem, r, variance, v - centre, precision, hessian)
     return Linearised(v, np.asarray(covariance), scale, amplitude, growth, evidence)
 
 
@@ -144,19 +146,20 @@ def _initial_scale(problem: Problem, f: Array, shape: Array) -> Array:
     return np.array([max(float(np.median(size[problem.role == r])), 1e-4) for r in range(len(problem.roles))])
 
 
-def _next_scale(problem: Problem, squares: Array, scale: Array, shape: Array) -> Array:
-    variance = (scale[problem.role] * shape) ** 2 + problem.error**2
+def _variance(problem: Problem, scale: Array, shape: Array) -> Array:
+    """(n,) squared t scale of each row's error, its measured part included."""
+    return np.asarray((scale[problem.role] * shape) ** 2 + problem.error**2)
+
+
+def _next_scale(problem: Problem, squares: Array, scale: Array, variance: Array) -> Array:
     ratio = problem.weight * (NU + 1) / (NU + squares / variance) * squares / variance
     size = len(problem.roles)
     change = np.bincount(problem.role, ratio, size) / np.bincount(problem.role, problem.weight, size)
     return np.asarray(np.maximum(scale * np.sqrt(np.clip(change, 0.1, 10.0)), MIN_SCALE))
 
 
-def _evidence(
-    problem: Problem, r: Array, scale: Array, shape: Array, away: Array, precision: Array, hessian: Array
-) -> float:
+def _evidence(problem: Problem, r: Array, variance: Array, away: Array, precision: Array, hessian: Array) -> float:
     """Student-t density at the mode times the volume of the Gaussian around it (Laplace)."""
-    variance = (scale[problem.role] * shape) ** 2 + problem.error**2
     constant = lgamma((NU + 1) / 2) - lgamma(NU / 2) - 0.5 * log(NU * pi)
     density = constant - 0.5 * np.log(variance) - 0.5 * (NU + 1) * np.log1p(r**2 / (NU * variance))
     volume = 0.5 * float(np.log(precision).sum()) - 0.5 * float(np.linalg.slogdet(hessian)[1])
