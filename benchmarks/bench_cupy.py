@@ -1,37 +1,41 @@
-"""Tiny cohorts on one card: our CUDA kernels beside the stacked, compiled, captured PyTorch peer, in one run.
+"""Tiny cohorts on one card: our CUDA kernels beside a stacked, compiled, captured PyTorch peer and our PyTorch backend.
 
-    python benchmarks/bench_cupy.py --json
+    python benchmarks/bench_cupy.py --json > rows.jsonl          # all sides of a row take turns, in one run
+    python benchmarks/bench_cupy.py --throughput rows.jsonl      # the same rows as the backends' tables of speeds
+    python benchmarks/bench_cupy.py --start-up --json            # cold compilation, one shape after the other
 
-prints one object per row: shape, members, precision, baseline_ms and ours_ms (medians per update of the whole cohort),
-tokens per second of both, ratio, and what they rest on. Ours is the time of whole `advance` calls: windows and rates
-travel to the card, tokens are gathered there, gradients are clipped, losses come back. Both sides run in processes of
-their own, take turns, and are never on the card at the same time. Vocabulary 256, context 128, 64 sequences per member.
+One object per row: shape, members, what each side took (medians of whole updates of the whole cohort), and ratios. Ours
+is the time of whole `advance` calls: windows and rates travel to the card, tokens are gathered there, gradients are
+clipped per member, losses come back; the peer replays updates of fixed tokens without clipping. Every side is a process
+of its own (cupy_sides.py): all prepare at the same time, then only one is at work.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from cupy_sides import BACKENDS, BATCH, CONTEXT, PEER, VOCABULARY
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "backends")]
-
-from scaling_sim.engine.cohort import Cohort, Member, Precision  # noqa: E402
-from scaling_sim.model.shape import Shape  # noqa: E402
-
-CONTEXT, BATCH = 128, 64
 SLICE_SECONDS = 0.15
 """Work per side and round."""
+OURS = ("cupy bfloat16", "cupy float32", "torch bfloat16", "torch float32")
+RATIOS = {
+    "ratio": (PEER, "cupy bfloat16"),
+    "ratio_to_torch": ("torch bfloat16", "cupy bfloat16"),
+    "ratio_to_torch_float32": ("torch float32", "cupy float32"),
+}
+"""Name → (baseline, side): how many times faster the side is."""
 
 
 @dataclass(frozen=True)
@@ -42,93 +46,71 @@ class Row:
     width: int
     heads: int
     members: int
-
-    @property
-    def cohort(self) -> Cohort:
-        shape = Shape(n_layer=self.layers, d_model=self.width, n_head=self.heads, n_ctx=CONTEXT)
-        members = tuple(Member(id=number, seed=number) for number in range(self.members))
-        return Cohort(shape=shape, batch_sequences=BATCH, members=members, weight_decay=0.1)
+    sides: tuple[str, ...] = (*OURS, PEER)
 
     @property
     def tokens(self) -> int:
         """Per update of the whole cohort."""
         return self.members * BATCH * CONTEXT
 
-    @property
-    def arguments(self) -> list[str]:
-        return [*map(str, (self.layers, self.width, self.heads)), "--members", str(self.members)]
 
-
-ROWS = tuple(Row(*size, members) for members in (64, 1) for size in ((1, 16, 1), (2, 32, 2), (2, 64, 2)))
-
-
-def serve(row: Row, precision: Precision) -> None:
-    """Our side: k updates per line read, all in one call."""
-    from scaling_sim_cupy import BACKEND
-
-    rng = np.random.default_rng(0)
-    tokens = rng.integers(0, 256, 4_000_000).astype(np.uint8)
-    begin = time.perf_counter()
-    trainer = BACKEND.start(row.cohort, {"train": tokens}, "cuda:0", precision)
-    trainer.advance(0, rng.integers(0, 1_000_000, (1, row.members, BATCH)), np.zeros((1, row.members)))
-    print(json.dumps({"ready_s": time.perf_counter() - begin, **BACKEND.describe()}), flush=True)
-    done = 0
-    for line in sys.stdin:
-        steps = int(line)
-        starts = rng.integers(0, tokens.size - CONTEXT, (steps, row.members, BATCH))
-        rates = np.full((steps, row.members), 1e-3)
-        begin = time.perf_counter()
-        losses = trainer.advance(done, starts, rates)
-        wall = time.perf_counter() - begin
-        done += steps
-        print(json.dumps({"wall": wall, "loss": float(losses[-1].mean())}), flush=True)
-
-
-def serve_peer(row: Row) -> None:
-    """The peer's side: k replays per line read."""
-    import torch
-    from peers.torch_stacked import prepare
-
-    begin = time.perf_counter()
-    replay = prepare(row.layers, row.width, row.heads, row.members, 256, CONTEXT, BATCH)
-    torch.cuda.synchronize()
-    print(json.dumps({"ready_s": time.perf_counter() - begin, "what": f"torch {torch.__version__}"}), flush=True)
-    for line in sys.stdin:
-        begin = time.perf_counter()
-        for _ in range(int(line)):
-            replay()
-        torch.cuda.synchronize()
-        print(json.dumps({"wall": time.perf_counter() - begin}), flush=True)
+SIZES = ((1, 16, 1), (2, 32, 2), (2, 64, 2))
+ROWS = (
+    *(Row(*size, members) for members in (64, 1) for size in SIZES),
+    *(Row(*size, 8, OURS) for size in SIZES),
+    *(Row(4, 64, 4, members, OURS) for members in (64, 1)),
+    Row(2, 64, 2, 512, ("cupy bfloat16", "cupy float32")),
+)
 
 
 class Side:
-    """A process that trains when asked."""
+    """A process that trains when asked; one that fails says so and is left out."""
 
-    def __init__(self, *command: str) -> None:
+    def __init__(self, row: Row, name: str, environment: dict[str, str] | None = None) -> None:
+        sizes = map(str, (row.layers, row.width, row.heads, row.members))
+        command = [sys.executable, str(Path(__file__).with_name("cupy_sides.py")), *name.split(), *sizes]
         self._process = subprocess.Popen(
-            [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}
         )
         self.steps = 1
         self.milliseconds: list[float] = []
+        self.about: dict[str, Any] = {}
+        self.memory_gib = math.nan
 
     def read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"a benchmark process ended with code {self._process.wait()}")
+            raise RuntimeError(f"the process ended with code {self._process.wait()}")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+    def get_ready(self) -> None:
+        self.about = self.read()
+
+    def attempt(self, what: Callable[[], None]) -> bool:
+        """Whether it could; if not, the reason goes to standard error."""
+        try:
+            what()
+        except (RuntimeError, OSError) as error:
+            print(f"{' '.join(map(str, self._process.args[2:]))}: {error}", file=sys.stderr)  # type: ignore[index]
+            return False
+        return True
 
     def ask(self, steps: int) -> float:
         """Seconds of so many updates."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{steps}\n")
         self._process.stdin.flush()
-        return float(self.read()["wall"])
+        answer = self.read()
+        self.memory_gib = answer["memory_gib"]
+        return float(answer["wall"])
 
     def calibrate(self) -> None:
+        """As many updates per round as `SLICE_SECONDS` hold, in whole graphs where there are many."""
         self.ask(8)
-        self.steps = max(8, round(SLICE_SECONDS / (self.ask(16) / 16)))
+        steps = max(1, round(SLICE_SECONDS / (self.ask(8) / 8)))
+        self.steps = steps // 64 * 64 or steps // 8 * 8 or steps
 
     def measure(self) -> None:
         self.milliseconds.append(self.ask(self.steps) / self.steps * 1e3)
@@ -138,81 +120,108 @@ class Side:
         self._process.stdin.close()
         self._process.wait(timeout=60)
 
+    def summary(self, tokens: int) -> dict[str, Any]:
+        median = statistics.median(self.milliseconds)
+        return {
+            "ms": round(median, 4),
+            "spread_ms": [round(min(self.milliseconds), 4), round(max(self.milliseconds), 4)],
+            "mtok_s": round(tokens / median / 1e3, 1),
+            "memory_gib": self.memory_gib,
+            "updates_per_round": self.steps,
+            **self.about,
+        }
 
-def run_row(row: Row, peer: Side | None, precisions: list[Precision], rounds: int) -> Iterator[dict[str, Any]]:
-    """Interleave all sides; one JSON object per precision."""
-    started = peer.read() if peer else {}
-    ours = {one: Side(__file__, *row.arguments, "--serve", one) for one in precisions}
-    about = {precision: side.read() for precision, side in ours.items()}
-    sides = [*ours.values(), *([peer] if peer else [])]
-    for side in sides:
-        side.calibrate()
+
+def run_row(row: Row, sides: dict[str, Side], rounds: int) -> dict[str, Any]:
+    """All sides of a row in turn."""
     for _ in range(rounds):
-        for side in sides:
+        for side in sides.values():
             side.measure()
-    for side in sides:
+    found = {name: side.summary(row.tokens) for name, side in sides.items()}
+    for side in sides.values():
         side.stop()
-    for precision, side in ours.items():
-        yield summary(row, precision, side.milliseconds, peer.milliseconds if peer else []) | {
-            "ready_s": round(about[precision]["ready_s"], 2),
-            "card": about[precision]["card"],
-            "cupy": about[precision]["cupy"],
-            "baseline": started.get("what"),
-            "baseline_ready_s": round(started.get("ready_s", float("nan")), 1),
-        }
-
-
-def summary(row: Row, precision: str, ours: list[float], peer: list[float]) -> dict[str, Any]:
-    """Medians, their spread and the ratio."""
-    our_ms = statistics.median(ours)
-    found: dict[str, Any] = {
-        "shape": [row.layers, row.width],
-        "members": row.members,
-        "precision": precision,
-        "ours_ms": round(our_ms, 4),
-        "ours_spread_ms": [round(min(ours), 4), round(max(ours), 4)],
-        "ours_mtok_s": round(row.tokens / our_ms / 1e3, 1),
-        "rounds": len(ours),
+    ratios = {
+        ratio: round(found[baseline]["ms"] / found[ours]["ms"], 3)
+        for ratio, (baseline, ours) in RATIOS.items()
+        if baseline in found and ours in found
     }
-    if peer:
-        peer_ms = statistics.median(peer)
-        found |= {
-            "baseline_ms": round(peer_ms, 4),
-            "baseline_spread_ms": [round(min(peer), 4), round(max(peer), 4)],
-            "baseline_mtok_s": round(row.tokens / peer_ms / 1e3, 1),
-            "ratio": round(peer_ms / our_ms, 3),
-        }
-    return found
+    return {"shape": [row.layers, row.width, row.heads], "members": row.members, "rounds": rounds, **ratios, **found}
+
+
+def run_rows(rows: Sequence[Row], only: Sequence[str], rounds: int) -> Iterator[dict[str, Any]]:
+    """Start every side of every row, wait until all are ready, then measure row by row."""
+    sides = {row: {name: Side(row, name) for name in row.sides if name in only} for row in rows}
+    for row in rows:
+        sides[row] = {name: side for name, side in sides[row].items() if side.attempt(side.get_ready)}
+    for row in rows:
+        able = {name: side for name, side in sides[row].items() if side.attempt(side.calibrate)}
+        if able:
+            yield run_row(row, able, rounds)
+
+
+def start_up(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    """Seconds from `start` to the end of the first update, nothing compiled before; then once more."""
+    for row in rows:
+        for name in OURS[:2]:
+            with tempfile.TemporaryDirectory() as cache:
+                seconds = []
+                for _ in range(2):
+                    side = Side(row, name, {"CUPY_CACHE_DIR": cache})
+                    side.get_ready()
+                    side.stop()
+                    seconds.append(side.about["ready_s"])
+            yield {
+                "shape": [row.layers, row.width, row.heads],
+                "side": name,
+                "cold_s": seconds[0],
+                "warm_s": seconds[1],
+            }
+
+
+def write_throughput(lines: Sequence[str]) -> None:
+    """``throughput.json`` of each backend from rows of this benchmark."""
+    rows = [json.loads(line) for line in lines]
+    for backend in ("cupy", "torch"):
+        table = [
+            {
+                "n_layer": row["shape"][0], "d_model": row["shape"][1], "n_head": row["shape"][2], "n_ctx": CONTEXT,
+                "vocab_size": VOCABULARY, "members": row["members"], "batch_sequences": BATCH,
+                "precision": name.split()[1], "tokens_per_second": round(1e6 * row[name]["mtok_s"]),
+            }
+            for row in rows for name in OURS if name in row and name.startswith(backend)
+        ]  # fmt: skip
+        folder = BACKENDS / f"scaling_sim_{backend}"
+        text = ",\n".join(f"  {json.dumps(one)}" for one in table)
+        (folder / "throughput.json").write_text(f"[\n{text}\n]\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one object per row")
     parser.add_argument("--rows", help="indices of rows, comma-separated (default all)")
-    parser.add_argument("--precisions", default="bfloat16,float32")
+    parser.add_argument("--sides", default=",".join((*OURS, PEER)), help="comma-separated (default all)")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--alone", action="store_true", help="without the peer")
-    parser.add_argument("--serve", help=argparse.SUPPRESS)
-    parser.add_argument("--members", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("size", nargs="*", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--start-up", action="store_true", help="time cold compilation instead")
+    parser.add_argument("--throughput", metavar="ROWS", help="write the backends' tables from rows of --json")
     arguments = parser.parse_args()
-    if arguments.serve:
-        row = Row(*arguments.size, arguments.members)
-        serve_peer(row) if arguments.serve == "peer" else serve(row, arguments.serve)
+    if arguments.throughput:
+        write_throughput(Path(arguments.throughput).read_text(encoding="utf-8").splitlines())
         return
-    rows = [ROWS[int(index)] for index in arguments.rows.split(",")] if arguments.rows else ROWS
-    # All peers compile at once, on the CPU; each is measured when its row's turn comes, and then waits.
-    peers = [None if arguments.alone else Side(__file__, *row.arguments, "--serve", "peer") for row in rows]
-    for row, peer in zip(rows, peers, strict=True):
-        for result in run_row(row, peer, arguments.precisions.split(","), arguments.rounds):
-            print(json.dumps(result) if arguments.json else readable(result), flush=True)
+    chosen = [ROWS[int(index)] for index in arguments.rows.split(",")] if arguments.rows else ROWS
+    if arguments.start_up:
+        results = start_up([row for row in chosen if row.members == 1])
+    else:
+        results = run_rows(chosen, arguments.sides.split(","), arguments.rounds)
+    for result in results:
+        print(json.dumps(result) if arguments.json else readable(result), flush=True)
 
 
 def readable(result: dict[str, Any]) -> str:
-    line = "({}, {}) M={members} {precision}: ours {ours_ms:.3f} ms, {ours_mtok_s} Mtok/s".format(
-        *result["shape"], **result
-    )
-    return line + (", peer {baseline_ms:.3f} ms, ratio {ratio:.2f}".format(**result) if "ratio" in result else "")
+    if "cold_s" in result:
+        return "{shape} {side}: {cold_s} s cold, {warm_s} s warm".format(**result)
+    rates = ", ".join(f"{name} {result[name]['mtok_s']} Mtok/s" for name in (*OURS, PEER) if name in result)
+    ratios = ", ".join(f"{name} {result[name]:.2f}" for name in RATIOS if name in result)
+    return f"{result['shape']} M={result['members']}: {rates}; {ratios}"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ That the kernels compute the right numbers is checked without a card as well, in
 
 import importlib
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from scaling_sim.model.shape import Shape
 from scaling_sim_cupy import BACKEND, CupyBackend
 from scaling_sim_cupy.layout import Layout
 from scaling_sim_cupy.limits import MAX_SHARED_BYTES, USABLE_SHARE, required_bytes, why_out_of_range, why_too_large
+from tests.backends.cupy_card import OnACard
 
 GIB = 2**30
 
@@ -210,19 +210,6 @@ def test_kernels_compile_for_a_card(exact, tmp_path, compiler):
 
 
 # On a card.
-
-
-class OnACard:
-    """Skips, or fails if SCALING_SIM_REQUIRE_BACKENDS names cupy, where there is none."""
-
-    @pytest.fixture(autouse=True)
-    def required(self):
-        reason = BACKEND.why_unavailable()
-        if reason is None:
-            return
-        if "cupy" in os.environ.get("SCALING_SIM_REQUIRE_BACKENDS", "").split(","):
-            pytest.fail(reason)
-        pytest.skip(reason)
 
 
 @pytest.mark.gpu
