@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from scaling_sim.engine.checks import check_start
+from scaling_sim.engine.checks import check_start, why_not_optimizer
 from scaling_sim.engine.cohort import Cohort, Precision
 from scaling_sim.engine.protocol import Tokens
 from scaling_sim.engine.throughput import Measured
@@ -55,7 +55,9 @@ class CupyBackend:
 
     def why_unsupported(self, cohort: Cohort, device: str, precision: Precision) -> str | None:
         """None for a tiny model in float32 or bfloat16 on a CUDA device whose memory holds the cohort."""
-        reason = self.why_unavailable() or why_precision(precision) or _why_no_device(device)
+        reason = (
+            self.why_unavailable() or why_precision(precision) or _why_no_device(device) or why_not_optimizer(cohort)
+        )
         if reason is not None:
             return reason
         return why_out_of_range(self._layout(cohort, precision)) or why_too_large(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scaling_sim.engine.checks import check_start
+from scaling_sim.engine.checks import check_start, why_not_optimizer
 from scaling_sim.engine.cohort import Cohort, Member, Precision
 from scaling_sim.engine.protocol import Tokens
 from scaling_sim.model.shape import Shape
@@ -50,7 +50,7 @@ class NumbaBackend:
             return f"the numba backend computes on 'cpu' only, not on {device!r}"
         if precision not in ("float32", "float64"):
             return f"the numba backend computes in float32 or float64, not in {precision}"
-        return None
+        return why_not_optimizer(cohort)
 
     def start(
         self, cohort: Cohort, splits: Mapping[str, Tokens], device: str = "cpu", precision: Precision = "float32"

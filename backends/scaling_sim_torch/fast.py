@@ -19,6 +19,7 @@ from scaling_sim.errors import BackendWarning
 from scaling_sim_torch.capture import Replays, Tables
 from scaling_sim_torch.distributed import average, is_shared, num_ranks, share
 from scaling_sim_torch.dropout import Dropout
+from scaling_sim_torch.flat_adafactor import FlatAdafactor
 from scaling_sim_torch.flat_adamw import FlatAdamW
 from scaling_sim_torch.fused import FusedModel
 from scaling_sim_torch.plan import Plan
@@ -93,8 +94,9 @@ class FastTrainer(TorchTrainer):
         self.half_MP = self.flat["params"].bfloat16()
         self.replays = None
 
-    def _optimizer(self) -> FlatAdamW:
-        return FlatAdamW(self.cohort, self.flat, self.half_MP, self.healthy_M)
+    def _optimizer(self) -> FlatAdamW | FlatAdafactor:
+        kind = FlatAdamW if self.cohort.optimizer == "adamw" else FlatAdafactor
+        return kind(self.cohort, self.flat, self.half_MP, self.healthy_M)
 
     def _corpus(self, split: str) -> tuple[Tensor, int]:
         tokens = self.splits[split]

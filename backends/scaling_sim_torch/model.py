@@ -8,6 +8,7 @@ does (NaN included) never reaches another.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -21,7 +22,11 @@ LN_EPSILON = 1e-5
 
 def split_parameters(flat_MP: Tensor, shape: Shape) -> dict[str, Tensor]:
     """Views (M, *shape) of a flat parameter tensor, by canonical name."""
-    shapes = shape.parameter_shapes()
+    return split_flat(flat_MP, shape.parameter_shapes())
+
+
+def split_flat(flat_MP: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Views (M, *size) of a flat tensor that holds entries of these sizes one after another."""
     pieces = torch.split_with_sizes(flat_MP, [math.prod(size) for size in shapes.values()], dim=1)
     return {
         name: piece.view(flat_MP.shape[0], *size) for (name, size), piece in zip(shapes.items(), pieces, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from scaling_sim.engine.cohort import Cohort, Precision
+from scaling_sim.engine.cohort import Cohort, Optimizer, Precision
 from scaling_sim.model.count import memory_estimate, num_parameters
 from scaling_sim.model.shape import Shape
 
@@ -89,7 +89,12 @@ def fused_bytes(cohort: Cohort) -> float:
     kept = 10 * shape.d_model * shape.n_layer + 4 * shape.d_model  # two float32 streams, one bfloat16 result
     working = 22 * shape.d_model + 4 * shape.d_ff + 16
     rows = num_members * cohort.batch_sequences * shape.n_ctx
-    return float((4 * 4 + 2) * total + 4 * max(total, 2**24) + rows * (kept + working))
+    return float(_bytes_per_parameter(cohort.optimizer) * total + 4 * max(total, 2**24) + rows * (kept + working))
+
+
+def _bytes_per_parameter(optimizer: Optimizer) -> int:
+    """Weight, gradient and two moments in float32, the weight once more in bfloat16; Adafactor's moments are small."""
+    return 4 * 4 + 2 if optimizer == "adamw" else 2 * 4 + 2
 
 
 def least_bytes(cohort: Cohort, precision: Precision) -> float:
@@ -99,10 +104,12 @@ def least_bytes(cohort: Cohort, precision: Precision) -> float:
         item = 8 if precision == "float64" else 4
         return float(memory_estimate(shape, batch, num_members, item, item).total)
     whole = any(member.dropout for member in cohort.members)
-    return stacked_bytes(shape, num_members, batch if whole else 1, checkpointed=True)
+    return stacked_bytes(shape, num_members, batch if whole else 1, checkpointed=True, optimizer=cohort.optimizer)
 
 
-def stacked_bytes(shape: Shape, num_members: int, sequences: int, *, checkpointed: bool = False) -> float:
+def stacked_bytes(
+    shape: Shape, num_members: int, sequences: int, *, checkpointed: bool = False, optimizer: Optimizer = "adamw"
+) -> float:
     """Estimated bytes of a stacked cohort: weights, moments and gradients, activations of one micro-batch, one chunk.
 
     Kept per layer and token: the two streams; both layer norms' results, queries, keys, values and the attention's
@@ -113,7 +120,7 @@ def stacked_bytes(shape: Shape, num_members: int, sequences: int, *, checkpointe
     item = 2 if d > 256 else 4
     kept = 2 * item * d if checkpointed else (2 * item + 12) * d + 4 * shape.d_ff + 8 * shape.n_head
     working = 2 * (8 * d + 3 * shape.d_ff)
-    fixed = (4 * 4 + 2) * num_parameters(shape, "total") * num_members + 2 * 256 * 2**20
+    fixed = _bytes_per_parameter(optimizer) * num_parameters(shape, "total") * num_members + 2 * 256 * 2**20
     return float(fixed + tokens * (kept * shape.n_layer + working))
 
 
@@ -121,12 +128,15 @@ def fit(cohort: Cohort, free: float) -> tuple[int, bool]:
     """Micro-batches and whether to checkpoint, so that the estimate stays below ``free``: whole batches first."""
     batch = cohort.batch_sequences
     sizes = [size for size in range(1, batch + 1) if batch % size == 0]
-    for micro in sizes:
-        if stacked_bytes(cohort.shape, len(cohort.members), batch // micro) <= free:
-            return micro, False
-    for micro in sizes:
-        if stacked_bytes(cohort.shape, len(cohort.members), batch // micro, checkpointed=True) <= free:
-            return micro, True
+
+    def fits(micro: int, checkpointed: bool) -> bool:
+        shape, num_members, optimizer = cohort.shape, len(cohort.members), cohort.optimizer
+        return free >= stacked_bytes(shape, num_members, batch // micro, checkpointed=checkpointed, optimizer=optimizer)
+
+    for checkpointed in (False, True):
+        for micro in sizes:
+            if fits(micro, checkpointed):
+                return micro, checkpointed
     return batch, True
 
 

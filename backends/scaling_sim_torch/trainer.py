@@ -20,15 +20,14 @@ from scaling_sim.engine.checks import (
     state_ids,
 )
 from scaling_sim.engine.cohort import Cohort, Precision
+from scaling_sim.engine.moments import moment_shapes
 from scaling_sim.engine.protocol import State, Tokens
 from scaling_sim.engine.reference import standard_error
 from scaling_sim.model.init import initial_parameters
 from scaling_sim_torch.distributed import average, is_shared, share
 from scaling_sim_torch.dropout import Dropout, DropoutKeys
-from scaling_sim_torch.model import position_losses, split_parameters
-from scaling_sim_torch.optimizer import Schedule, adamw, clip_factors, decay_mask
-
-KINDS = ("params", "adam_m", "adam_v")
+from scaling_sim_torch.model import position_losses, split_flat
+from scaling_sim_torch.optimizer import Schedule, adafactor, adamw, clip_factors, decay_mask
 
 MAX_FUSED_SEQUENCES = 65535
 """The fused bfloat16 attention kernels of CUDA fail beyond (seen with torch 2.11 on an H200; float32 does not)."""
@@ -45,6 +44,7 @@ class TorchTrainer:
         self.dtype = torch.float64 if precision == "float64" else torch.float32
         self.bfloat16 = precision == "bfloat16"
         self.deterministic = deterministic
+        self.kinds = {"params": cohort.shape.parameter_shapes(), **moment_shapes(cohort)}
         self.splits = {name: _place(tokens, self.device) for name, tokens in splits.items()}
         self.window_T = torch.arange(cohort.shape.n_ctx + 1, device=self.device)
         self.decay_1P = decay_mask(cohort, self.device, self.dtype)
@@ -107,16 +107,16 @@ class TorchTrainer:
             "ids": np.array(self.live(), np.int64),
             "diverged": (~self.healthy_M).cpu().numpy(),
         }
-        for kind in KINDS:
+        for kind, shapes in self.kinds.items():
             flat = self.flat[kind].cpu().clone()  # one transfer; never a view of the trainer's own memory
-            pieces = split_parameters(flat, self.cohort.shape)
+            pieces = split_flat(flat, shapes)
             state.update({f"{kind}.{name}": piece.contiguous().numpy() for name, piece in pieces.items()})
         return state
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Continue from ``state``; see `Trainer.load_state`."""
         self._set_members(state_ids(self.cohort, state))
-        self.flat = {kind: self._flat(kind, state) for kind in KINDS}
+        self.flat = {kind: self._flat(kind, state) for kind in self.kinds}
         self.healthy_M = ~torch.from_numpy(np.array(state["diverged"], bool)).to(self.device)
 
     def _initial_state(self) -> State:
@@ -129,7 +129,8 @@ class TorchTrainer:
         }
         for name in cohort.shape.parameter_shapes():
             state[f"params.{name}"] = np.stack([one[name] for one in initial])
-            state[f"adam_m.{name}"] = state[f"adam_v.{name}"] = np.zeros_like(state[f"params.{name}"])
+        for kind, shapes in moment_shapes(cohort).items():
+            state |= {f"{kind}.{name}": np.zeros((len(initial), *size), dtype) for name, size in shapes.items()}
         return state
 
     def _set_members(self, ids: Sequence[int]) -> None:
@@ -139,7 +140,7 @@ class TorchTrainer:
     def _flat(self, kind: str, state: Mapping[str, NDArray[Any]]) -> Tensor:
         """(M, P) tensor on the device from the arrays of one kind."""
         num_members = len(self.members)
-        arrays = [state[f"{kind}.{name}"].reshape(num_members, -1) for name in self.cohort.shape.parameter_shapes()]
+        arrays = [state[f"{kind}.{name}"].reshape(num_members, -1) for name in self.kinds[kind]]
         return torch.from_numpy(np.concatenate(arrays, axis=1)).to(self.device, self.dtype)
 
     def _update(self, step: int, starts_MB: Tensor, schedule: Schedule) -> Tensor:
@@ -149,8 +150,12 @@ class TorchTrainer:
         norm_M = _norms(grad_MP)
         self.healthy_M &= loss_M.isfinite() & norm_M.isfinite()
         grad_MP *= clip_factors(norm_M, self.cohort.clip_norm).to(self.dtype)[:, None]
-        flat = (self.flat["params"], self.flat["adam_m"], self.flat["adam_v"])
-        adamw(flat, grad_MP, self.healthy_M, self.cohort, schedule, step, self.decay_1P)
+        if self.cohort.optimizer == "adamw":
+            flat = (self.flat["params"], self.flat["adam_m"], self.flat["adam_v"])
+            adamw(flat, grad_MP, self.healthy_M, self.cohort, schedule, step, self.decay_1P)
+        else:
+            rates = schedule.step_size[step, :, 0], schedule.decay[step, :, 0], schedule.correction2[step]
+            adafactor(self.flat, grad_MP, self.healthy_M, self.cohort, rates)
         return torch.where(self.healthy_M, loss_M, torch.nan)
 
     def _gradients(self, starts_MB: Tensor, dropout: Dropout | None) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling_sim.engine.cohort import Cohort, Precision
+from scaling_sim.engine.moments import moment_shapes
 from scaling_sim.engine.protocol import Backend, Tokens
 from scaling_sim.errors import BackendUnavailable, ConfigError, DataError
 
@@ -126,8 +127,13 @@ def state_ids(cohort: Cohort, state: Mapping[str, NDArray[Any]]) -> tuple[int, .
 
 def state_shapes(cohort: Cohort) -> dict[str, tuple[int, ...]]:
     """Every key of a trainer's state with the shape of one member's entry."""
-    shapes = cohort.shape.parameter_shapes()
-    expected: dict[str, tuple[int, ...]] = {
-        f"{kind}.{name}": shape for kind in ("params", "adam_m", "adam_v") for name, shape in shapes.items()
-    }
+    kinds = {"params": cohort.shape.parameter_shapes(), **moment_shapes(cohort)}
+    expected = {f"{kind}.{name}": shape for kind, shapes in kinds.items() for name, shape in shapes.items()}
     return expected | {"ids": (), "diverged": ()}
+
+
+def why_not_optimizer(cohort: Cohort) -> str | None:
+    """None for AdamW; what to say where a backend has no other optimiser."""
+    if cohort.optimizer == "adamw":
+        return None
+    return f"it has adamw only, got optimizer {cohort.optimizer!r}; backend 'torch' has it"

@@ -9,6 +9,7 @@ from scaling_sim.errors import ConfigError
 from scaling_sim.model.shape import Shape
 
 Precision = Literal["float64", "float32", "bfloat16"]
+Optimizer = Literal["adamw", "adafactor"]
 
 
 class Recipe(Config, frozen=True):
@@ -31,6 +32,9 @@ class Recipe(Config, frozen=True):
         Rate on the embedding and on residual outputs, in [0, 1).
     seed : int
         Of initial weights, batch order and dropout, ≥ 0.
+    optimizer : str
+        ``adamw``, or ``adafactor`` (no first moment, factored second ones: for models whose moments would not fit;
+        Kaplan et al. 2020, section 2.2, used it above 1e9 parameters).
     """
 
     peak_lr: float
@@ -46,7 +50,7 @@ class Recipe(Config, frozen=True):
     beta2: float = 0.95
     clip_norm: float = 1.0
     seed: int = 0
-    optimizer: Literal["adamw"] = "adamw"
+    optimizer: Optimizer = "adamw"
 
     def __post_init__(self) -> None:
         if not self.peak_lr > 0:
@@ -95,6 +99,7 @@ class Cohort(Config, frozen=True):
     beta1: float = 0.9
     beta2: float = 0.95
     clip_norm: float = 1.0
+    optimizer: Optimizer = "adamw"
 
     def __post_init__(self) -> None:
         if self.batch_sequences < 1:

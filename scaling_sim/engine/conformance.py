@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from scaling_sim.engine.conformance_cases import (
+    ADAFACTOR,
     CLIPPED,
     DECAYED,
     DROPOUT,
@@ -101,6 +102,10 @@ class Conformance(Harness):
     def test_curve_with_weight_decay(self) -> None:
         """Decay on matrices only."""
         self._check_curve(DECAYED)
+
+    def test_curve_with_adafactor(self) -> None:
+        """Factored second moments, clipped updates and decay."""
+        self._check_curve(ADAFACTOR)
 
     def test_curve_without_layers(self) -> None:
         """N = 0: embedding and head alone."""

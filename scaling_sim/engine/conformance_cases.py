@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling_sim.engine.cohort import Cohort, Member
+from scaling_sim.engine.moments import moment_shapes
 from scaling_sim.engine.protocol import State, Tokens, Trainer
 from scaling_sim.engine.reference import BACKEND as REFERENCE
 from scaling_sim.model.shape import Shape
@@ -72,8 +73,8 @@ class Case:
             noise = 0.3 * generator.standard_normal((num_members, *shape))
             # Through float32 in any case: both sides of a comparison start from the same numbers.
             state[f"params.{name}"] = (noise + name.endswith("gain")).astype(np.float32).astype(dtype)
-            state[f"adam_m.{name}"] = np.zeros((num_members, *shape), dtype)
-            state[f"adam_v.{name}"] = np.zeros((num_members, *shape), dtype)
+        for kind, shapes in moment_shapes(self.cohort).items():
+            state |= {f"{kind}.{name}": np.zeros((num_members, *shape), dtype) for name, shape in shapes.items()}
         return state
 
 
@@ -88,6 +89,10 @@ PLAIN = Case("plain", Cohort(shape=_SMALL, batch_sequences=4, members=_members(0
 DROPOUT = Case("dropout", Cohort(shape=_SMALL, batch_sequences=4, members=_members(0.1, 0, 0.4)))
 CLIPPED = Case("clipped", Cohort(shape=_SMALL, batch_sequences=4, members=_members(0, 0), clip_norm=0.05, beta2=0.999))
 DECAYED = Case("weight decay", Cohort(shape=_SMALL, batch_sequences=2, members=_members(0, 0), weight_decay=2.0))
+ADAFACTOR = Case(
+    "Adafactor",
+    Cohort(shape=_SMALL, batch_sequences=4, members=_members(0.1, 0), weight_decay=0.3, optimizer="adafactor"),
+)
 NO_LAYERS = Case(
     "no layers",
     Cohort(
@@ -111,7 +116,7 @@ ODD_SIZES = Case(
     ),
     token_type="uint32",
 )
-CASES = (PLAIN, DROPOUT, CLIPPED, DECAYED, NO_LAYERS, NARROW_FF, ODD_SIZES)
+CASES = (PLAIN, DROPOUT, CLIPPED, DECAYED, ADAFACTOR, NO_LAYERS, NARROW_FF, ODD_SIZES)
 
 
 def reference_trainer(case: Case) -> Trainer:

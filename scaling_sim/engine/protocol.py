@@ -14,7 +14,8 @@ Rules
 * Loss is the mean cross-entropy of the next token over all B·T positions, in nats.
 * Update ``k`` (1-based count of updates, equal to ``first_step + 1`` for the first one of a call): gradient of the mean
   loss; clip the member's global norm to ``clip_norm``; AdamW with ``beta1``, ``beta2``, ε = 1e-8, bias correction by
-  k, decay lr·weight_decay on `scaling_sim.model.shape.DECAYED` only.
+  k, decay lr·weight_decay on `scaling_sim.model.shape.DECAYED` only. A cohort may ask for Adafactor instead
+  (`scaling_sim.engine.moments.adafactor`); a backend without it says so in `Backend.why_unsupported`.
 * Dropout mask of update k: word ``column % 4`` of Philox4x32-10 with key = member seed (low, high 32 bits) and counter
   (k, site, row, column // 4); site 0 is the embedding, 1 + 2l the attention output and 2 + 2l the feed-forward output
   of layer l; row = b·T + t within the batch; an element is kept where the word ≥ round(rate · 2³²), then divided by
@@ -87,8 +88,10 @@ class Trainer(Protocol):
     def state(self) -> State:
         """Everything needed to go on bit for bit, as NumPy arrays that the caller owns.
 
-        Keys: ``params.NAME``, ``adam_m.NAME``, ``adam_v.NAME`` of shape ``(M, *shape)`` in the trainer's master dtype
-        for every NAME of `Shape.parameter_shapes`; ``ids`` (M,) int64; ``diverged`` (M,) bool.
+        Keys: ``params.NAME`` of shape ``(M, *shape)`` in the trainer's master dtype for every NAME of
+        `Shape.parameter_shapes`; ``KIND.NAME`` for the moments of its optimiser
+        (`scaling_sim.engine.moments.moment_shapes`: ``adam_m``, ``adam_v``); ``ids`` (M,) int64; ``diverged`` (M,)
+        bool.
         """
         ...
 

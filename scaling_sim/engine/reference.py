@@ -22,6 +22,7 @@ from scaling_sim.engine.checks import (
     state_ids,
 )
 from scaling_sim.engine.cohort import Cohort, Member, Precision
+from scaling_sim.engine.moments import MATRICES, adafactor, moment_shapes
 from scaling_sim.engine.protocol import State, Tokens
 from scaling_sim.engine.reference_model import Array, Dropout, loss_and_gradients, position_losses
 from scaling_sim.model.init import initial_parameters
@@ -40,8 +41,10 @@ class ReferenceTrainer:
         self.members = list(cohort.members)
         initial = [initial_parameters(cohort.shape, member.seed, dtype) for member in self.members]
         self.params = {name: np.stack([one[name] for one in initial]) for name in cohort.shape.parameter_shapes()}
-        self.adam_m = {name: np.zeros_like(value) for name, value in self.params.items()}
-        self.adam_v = {name: np.zeros_like(value) for name, value in self.params.items()}
+        self.moments = {
+            kind: {name: np.zeros((len(self.members), *shape), dtype) for name, shape in shapes.items()}
+            for kind, shapes in moment_shapes(cohort).items()
+        }
         self.diverged = np.zeros(len(self.members), bool)
 
     def live(self) -> tuple[int, ...]:
@@ -62,7 +65,7 @@ class ReferenceTrainer:
         """Remove members; see `Trainer.retire`."""
         rows = kept_rows(self.live(), ids)
         self.members = [self.members[row] for row in rows]
-        for arrays in (self.params, self.adam_m, self.adam_v):
+        for arrays in self._kinds().values():
             arrays.update({name: value[rows] for name, value in arrays.items()})
         self.diverged = self.diverged[rows]
 
@@ -108,7 +111,7 @@ class ReferenceTrainer:
         self.diverged = np.array(state["diverged"], bool)
 
     def _kinds(self) -> dict[str, dict[str, Array]]:
-        return {"params": self.params, "adam_m": self.adam_m, "adam_v": self.adam_v}
+        return {"params": self.params, **self.moments}
 
     def _update(self, row: int, update: int, starts_B: NDArray[np.int64], lr: float) -> float:
         """Loss before update number ``update`` (1-based) of one member; NaN, and no update, once it has diverged."""
@@ -120,7 +123,8 @@ class ReferenceTrainer:
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 self.diverged[row] = True
                 return math.nan
-            self._adamw(row, grads, self._clip_factor(norm), update, lr)
+            step = self._adamw if self.cohort.optimizer == "adamw" else self._adafactor
+            step(row, grads, self._clip_factor(norm), update, lr)
         return loss
 
     def _dropout(self, member: Member, update: int) -> Dropout:
@@ -135,12 +139,22 @@ class ReferenceTrainer:
         beta1, beta2 = self.cohort.beta1, self.cohort.beta2
         correction1, correction2 = 1 - beta1**update, 1 - beta2**update
         for name, grad in grads.items():
-            p, m, v = (arrays[name][row] for arrays in (self.params, self.adam_m, self.adam_v))
+            p, m, v = (self._kinds()[kind][name][row] for kind in ("params", "adam_m", "adam_v"))
             clipped = grad * clip_factor
             m[:] = beta1 * m + (1 - beta1) * clipped
             v[:] = beta2 * v + (1 - beta2) * clipped**2
             decay = self.cohort.weight_decay if name in DECAYED else 0.0
             p[:] = p - lr * decay * p - lr * (m / correction1) / (np.sqrt(v / correction2) + ADAM_EPSILON)
+
+    def _adafactor(self, row: int, grads: Mapping[str, Array], clip_factor: float, update: int, lr: float) -> None:
+        """One Adafactor update in place, matrix by matrix; decay as for AdamW."""
+        for name, grad in grads.items():
+            decay = self.cohort.weight_decay if name in DECAYED else 0.0
+            kept = {k.removeprefix("adafactor_"): of[name][row] for k, of in self.moments.items() if name in of}
+            layered = grad.ndim > (2 if name in MATRICES else 1)
+            for layer in range(len(grad)) if layered else [...]:
+                part = {kind: moment[layer] for kind, moment in kept.items()}
+                adafactor(self.params[name][row][layer], grad[layer] * clip_factor, part, update, lr, decay)
 
     def _gradients(
         self, row: int, starts_B: NDArray[np.int64], dropout: Dropout | None

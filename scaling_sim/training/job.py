@@ -20,6 +20,7 @@ SHARED_RECIPE = (
     "beta2",
     "clip_norm",
     "seed",
+    "optimizer",
 )
 
 

@@ -86,6 +86,7 @@ class CohortTask(Config, frozen=True):
             beta1=recipe.beta1,
             beta2=recipe.beta2,
             clip_norm=recipe.clip_norm,
+            optimizer=recipe.optimizer,
         )
 
 

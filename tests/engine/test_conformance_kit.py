@@ -133,7 +133,7 @@ class SharesMemory(ReferenceTrainer):
 class LosesMoments(ReferenceTrainer):
     def load_state(self, state):
         super().load_state(state)
-        for value in self.adam_v.values():
+        for value in self.moments["adam_v"].values():
             value[:] = 0
 
 
