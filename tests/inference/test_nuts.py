@@ -27,13 +27,13 @@ MIN_ESS = 20_000
 
 
 def problem(law: str) -> RunTable:
-    """60 points of Chinchilla; 5 correlated curves of 8 points; 8 early-stopped points for 5 coordinates."""
+    """60 points of Chinchilla; 5 correlated curves of 8 points; 12 early-stopped points for 5 coordinates."""
     if law == "chinchilla":
         return chinchilla(0.34, 0.28, size=60, seed=7)
     if law == "kaplan-ns":
         curves = Sweep(N=log_spaced(1e5, 1e8, 5), points=8, batch_N=(), data_N=(), seed_N=())
         return simulate({"law": law}, curves, noise=Noise(0.002, 5.0, 0.006, 1.0), seed=7)
-    few = Grid(N=log_spaced(1e6, 1e9, 2), tokens=log_spaced(2e7, 2e10, 4), stopped=True)
+    few = Grid(N=log_spaced(1e6, 1e9, 2), tokens=log_spaced(2e7, 2e10, 6), stopped=True)
     return simulate({"law": law}, few, noise=Noise(0.005, 5.0), seed=7)
 
 
