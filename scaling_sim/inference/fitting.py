@@ -109,7 +109,7 @@ def _posterior(
         why = "posterior sd / prior sd > .7, or bounded from one side only"
         notes += (f"not identified by these runs ({why}): {', '.join(weak)}",)
     with np.errstate(all="ignore"):
-        natural = form.to_parameters(u[:, : target.num_law], target.centre)
+        natural = target.natural(u)
     draws = {name: np.asarray(value) for name, value in natural.items()}
     return Posterior(
         law=form,
@@ -118,7 +118,7 @@ def _posterior(
         u=u,
         **points,
         diagnostics=drawn.diagnostics,
-        parameter_diagnostics=parameter_diagnostics(drawn.chain, form, target.centre, target.num_law),
+        parameter_diagnostics=parameter_diagnostics(drawn.chain, target.natural),
         identifiability=ratios,
         runs=table,
         data=data,

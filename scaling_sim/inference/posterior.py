@@ -169,6 +169,7 @@ class Posterior:
             "n_dropped": self.n_dropped,
             "dropped": {reason: list(names) for reason, names in self.dropped.items()},
             "min_ess": self.diagnostics.min_ess,
+            "min_tail_ess": self.diagnostics.min_tail_ess,
             "max_r_hat": self.diagnostics.max_r_hat,
             "not_identified": list(self.not_identified),
             "simulated": self.runs.simulated,

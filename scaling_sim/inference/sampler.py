@@ -119,7 +119,13 @@ def sample(
                 block = min(max(needed - steps, 100), max_steps - steps, 4 * steps)
                 continue
             acceptance = float(np.mean([e.accepted / e.steps for e in ensembles]))
-            diagnostics = diagnose(chain[:, burn:], target.coordinates, min_ess=min_ess, acceptance=acceptance)
+            diagnostics = diagnose(
+                chain[:, burn:],
+                target.coordinates,
+                min_ess=min_ess,
+                acceptance=acceptance,
+                natural=target.natural,
+            )
             if diagnostics.converged or steps >= max_steps:
                 log_posterior = np.stack([np.concatenate(e.log_posterior) for e in ensembles])
                 return Sample(chain[:, burn:], log_posterior[:, burn:], diagnostics)

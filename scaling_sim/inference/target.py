@@ -50,6 +50,10 @@ class LogPosterior:
         """(n_draws, n_rows) log predictions of law coordinates ``u`` (n_draws, num_law)."""
         return np.concatenate([self._log_prediction(block) for block in self._blocks(u)])
 
+    def natural(self, u: Array) -> dict[str, Array]:
+        """Natural parameters, each (n_draws,), of draws ``u`` (n_draws, n_coordinates)."""
+        return self.law.to_parameters(u[:, : self.num_law], self.centre)
+
     def _blocks(self, u: Array) -> list[Array]:
         """So many draws at a time that their predictions make a `BLOCK`; one empty block where there are none."""
         size = max(1, BLOCK // len(self.data))

@@ -34,6 +34,8 @@ def test_a_posterior_converges_and_says_so(fitted: Posterior) -> None:
     assert fitted.diagnostics.verdict.startswith("converged")
     assert fitted.diagnostics.min_ess >= 1000
     assert fitted.diagnostics.max_r_hat < 1.01
+    assert set(fitted.diagnostics.tail_ess) == {*fitted.diagnostics.ess, *fitted.draws}
+    assert min(fitted.diagnostics.tail_ess.values()) >= 400
     assert 1000 <= len(fitted.draws["alpha"]) <= 4000
     assert set(fitted.noise) == {"sigma", "nu"}
     assert (fitted.n_used, fitted.n_dropped, fitted.roles) == (40, 0, {"final": 40})
@@ -204,7 +206,7 @@ def test_constants_beyond_the_range_of_floats_are_diagnosed(ends: tuple[float, f
     """L = 1 at the centre gives N_c = exp(u/α): with u/α in ±900 it is 0 or ∞."""
     rng = np.random.default_rng(1)
     chain = np.stack([rng.uniform(*ends, (4, 50, 32)), np.zeros((4, 50, 32))], axis=-1)
-    centre = {"log_N": 0.0, "log_loss": 0.0}
-    found = parameter_diagnostics(chain, get_law("power-n"), centre, 2)
+    centre, law = {"log_N": 0.0, "log_loss": 0.0}, get_law("power-n")
+    found = parameter_diagnostics(chain, lambda u: law.to_parameters(u, centre))
     assert 0 < found["N_c"]["ess"] <= 4 * 50 * 32
     assert np.isnan(found["N_c"]["mcse"]) or ends[1] < 0

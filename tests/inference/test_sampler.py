@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from scaling_sim.inference.autocorrelation import integrated_time
+from scaling_sim.inference.autocorrelation import integrated_time, tail_time
 from scaling_sim.inference.design import prepare
 from scaling_sim.inference.diagnostics import diagnose
 from scaling_sim.inference.laplace import Laplace
@@ -64,6 +65,65 @@ def test_integrated_time_is_emcees_and_that_of_an_ar1_process() -> None:
     tau = integrated_time(x[None])
     np.testing.assert_allclose(tau, reference(x), rtol=1e-6)
     np.testing.assert_allclose(tau, (1 + phi) / (1 - phi), rtol=0.1)
+
+
+def walk(phi: float, steps: int, walkers: int, seed: int = 0) -> np.ndarray:
+    """Stationary AR(1) chains (4, steps, walkers, 1) of unit variance."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((4, steps, walkers, 1))
+    for k in range(1, steps):
+        x[:, k] = phi * x[:, k - 1] + np.sqrt(1 - phi**2) * x[:, k]
+    return x
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.9])
+def test_tail_time_is_arvizs_where_walkers_are_chains(phi: float) -> None:
+    """Independent walkers are chains of their own, for which ArviZ gives the ESS of a quantile."""
+    from arviz_stats.base import array_stats
+
+    x = walk(phi, 4000, 16)
+    ours = x.size / float(tail_time(x, 0.05)[0])
+    chains = x[..., 0].transpose(0, 2, 1).reshape(64, -1)
+    theirs = float(array_stats.ess(chains, chain_axis=0, draw_axis=1, method="tail", prob=(0.05, 0.95)))
+    assert ours == pytest.approx(theirs, rel=0.1)
+
+
+def test_tails_that_are_seldom_visited_fail_the_rule() -> None:
+    """A normal distribution whose upper 5 % are entered seldom and left late."""
+    rng, shape = np.random.default_rng(1), (4, 2000, 8, 1)
+    tail = np.zeros(shape, dtype=bool)
+    for k in range(1, shape[1]):
+        change = rng.uniform(size=shape[:1] + shape[2:])
+        tail[:, k] = np.where(tail[:, k - 1], change > 1 / 60, change < 1 / 60 / 19)
+    x = np.asarray(norm.ppf(np.where(tail, rng.uniform(0.95, 1, shape), rng.uniform(0, 0.95, shape))))
+    coordinates = (Coordinate("slow", Normal(0, 1)),)
+    found = diagnose(x, coordinates, min_ess=2000, acceptance=0.4)
+    assert found.ess["slow"] > 2000
+    assert found.tail_ess["slow"] < 800
+    assert "ESS of the tails of slow" in found.verdict
+    mixed = diagnose(rng.permutation(x.ravel()).reshape(shape), coordinates, min_ess=2000, acceptance=0.4)
+    assert mixed.converged
+    assert mixed.tail_ess["slow"] > 0.8 * x.size
+
+
+def test_natural_parameters_are_judged_with_the_coordinates() -> None:
+    """A difference of two coordinates that each mix well, but whose ensembles disagree."""
+    rng = np.random.default_rng(0)
+    common = rng.standard_normal((4, 500, 32)) * 30
+    chain = np.stack([common, common + rng.standard_normal((4, 500, 32)) + np.arange(4)[:, None, None]], axis=-1)
+    coordinates = (Coordinate("a", Normal(0, 1)), Coordinate("b", Normal(0, 1)))
+    assert diagnose(chain, coordinates, min_ess=1000, acceptance=0.4).converged
+    found = diagnose(
+        chain, coordinates, min_ess=1000, acceptance=0.4, natural=lambda u: {"difference": u[:, 1] - u[:, 0]}
+    )
+    assert "R-hat of difference" in found.verdict
+
+
+def test_scales_that_differ_between_ensembles_are_seen() -> None:
+    """By R-hat of the distances from the median, which R-hat of the draws themselves does not see."""
+    chain = np.random.default_rng(0).standard_normal((4, 500, 32, 1))
+    chain[0] *= 1.5
+    assert "R-hat of wide" in diagnose(chain, (Coordinate("wide", Normal(0, 1)),), min_ess=10, acceptance=0.4).verdict
 
 
 def test_diagnostics_say_why() -> None:
