@@ -179,20 +179,33 @@ def start_up(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
 
 
 def write_throughput(lines: Sequence[str]) -> None:
-    """``throughput.json`` of each backend from rows of this benchmark."""
+    """``throughput.json`` of both backends: rows of this benchmark, and those of other cohorts that stand there."""
     rows = [json.loads(line) for line in lines]
     for backend in ("cupy", "torch"):
-        table = [
-            {
-                "n_layer": row["shape"][0], "d_model": row["shape"][1], "n_head": row["shape"][2], "n_ctx": CONTEXT,
-                "vocab_size": VOCABULARY, "members": row["members"], "batch_sequences": BATCH,
-                "precision": name.split()[1], "tokens_per_second": round(1e6 * row[name]["mtok_s"]),
-            }
-            for row in rows for name in OURS if name in row and name.startswith(backend)
-        ]  # fmt: skip
-        folder = BACKENDS / f"scaling_sim_{backend}"
-        text = ",\n".join(f"  {json.dumps(one)}" for one in table)
-        (folder / "throughput.json").write_text(f"[\n{text}\n]\n", encoding="utf-8")
+        path = BACKENDS / f"scaling_sim_{backend}" / "throughput.json"
+        table = {cohort_key(one): one for one in json.loads(path.read_text(encoding="utf-8"))}
+        for row in rows:
+            for name in OURS:
+                if name in row and name.startswith(backend):
+                    one = throughput(row, name)
+                    table[cohort_key(one)] = one
+        text = ",\n".join(f"  {json.dumps(one)}" for _, one in sorted(table.items()))
+        path.write_text(f"[\n{text}\n]\n", encoding="utf-8")
+
+
+def throughput(row: dict[str, Any], name: str) -> dict[str, Any]:
+    """One side of a row as `scaling_sim.engine.throughput.read_measured` reads it."""
+    shape = dict(zip(("n_layer", "d_model", "n_head"), row["shape"], strict=True))
+    return shape | {
+        "n_ctx": CONTEXT, "vocab_size": VOCABULARY, "members": row["members"], "batch_sequences": BATCH,
+        "precision": name.split()[1], "tokens_per_second": round(1e6 * row[name]["mtok_s"]),
+    }  # fmt: skip
+
+
+def cohort_key(one: dict[str, Any]) -> tuple[Any, ...]:
+    """Everything but the speed."""
+    names = ("precision", "n_layer", "d_model", "n_head", "n_ctx", "vocab_size", "batch_sequences", "members")
+    return tuple(one[name] for name in names)
 
 
 def main() -> None:

@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from scaling_sim.engine.cohort import Precision
-from scaling_sim.engine.throughput import Measured
-from scaling_sim.model.shape import Shape
+from pathlib import Path
 
-MILLIONS: dict[tuple[Precision, int], tuple[float, float, float]] = {
-    ("bfloat16", 64): (963, 255, 99.6),
-    ("bfloat16", 1): (261, 88, 49.7),
-    ("float32", 64): (319, 76, 23),
-    ("float32", 1): (106, 38, 12.7),
-}
-"""Precision and members → million tokens per second at (1, 16), (2, 32), (2, 64) with V = 256, T = 128, 64 sequences
-per member, one H200 (benchmarks/reports/cupy_h200_2026-11.md)."""
+from scaling_sim.engine.throughput import read_measured
 
-SHAPES = ((1, 16, 1), (2, 32, 2), (2, 64, 2))
-
-MEASURED = tuple(
-    Measured(Shape(n_layer=n, d_model=d, n_head=h, n_ctx=128, vocab_size=256), members, 64, precision, 1e6 * rate)
-    for (precision, members), rates in MILLIONS.items()
-    for (n, d, h), rate in zip(SHAPES, rates, strict=True)
-)
+MEASURED = read_measured(Path(__file__).with_name("throughput.json"))
+"""One H200, whole updates; written by ``benchmarks/bench_cupy.py --throughput``."""

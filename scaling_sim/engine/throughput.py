@@ -9,6 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from scaling_sim.engine.cohort import Cohort, Precision
 from scaling_sim.engine.protocol import Backend
@@ -35,6 +39,21 @@ class Measured:
     batch_sequences: int
     precision: Precision
     tokens_per_second: float
+
+
+def read_measured(path: Path) -> tuple[Measured, ...]:
+    """Rows of a JSON file: a list of flat objects, the fields of `Measured` with those of its shape."""
+    found: list[dict[str, Any]] = msgspec.json.decode(path.read_bytes())
+    return tuple(
+        Measured(
+            shape=Shape(**{name: row[name] for name in ("n_layer", "d_model", "n_head", "n_ctx", "vocab_size")}),
+            members=row["members"],
+            batch_sequences=row["batch_sequences"],
+            precision=row["precision"],
+            tokens_per_second=float(row["tokens_per_second"]),
+        )
+        for row in found
+    )
 
 
 def expected_rate(backend: Backend, cohort: Cohort, precision: Precision) -> float | None:
