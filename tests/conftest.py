@@ -21,14 +21,22 @@ def shared_data() -> Path:
     return SHARED
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """GPU tests skip with a reason where there is no CUDA device."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """GPU tests skip with a reason where there is no CUDA device; workers that steal begin with what takes longest."""
+    if config.getoption("dist", "no") == "worksteal":
+        items.sort(key=_allowed, reverse=True)
     reason = _why_no_gpu()
     if reason is None:
         return
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _allowed(item: pytest.Item) -> float:
+    """Seconds that a test has been given."""
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker else 0.0
 
 
 def _why_no_gpu() -> str | None:

@@ -234,10 +234,10 @@ def test_our_density_is_calibrated_and_broken_ones_are_not(
 
 @pytest.mark.slow
 @pytest.mark.statistical
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3000)
 def test_fit_is_calibrated_by_its_own_rule() -> None:
     """`fit` as it is, ESS ≥ 500: 200 sweeps of 40 points, many of which do not identify one of the two terms."""
-    found = calibrate(partial(fit, law="chinchilla", min_ess=500), "chinchilla", num_data_sets=200, processes=2)
+    found = calibrate(partial(fit, law="chinchilla", min_ess=500), "chinchilla", num_data_sets=200)
     assert found.passed, f"{found.verdict}\n{found.to_dataframe().round(2).to_string()}"
 
 
@@ -248,7 +248,7 @@ def test_fit_is_calibrated_by_its_own_rule() -> None:
 def test_one_ensemble_is_calibrated_on_few_data(name: str) -> None:
     """200 sweeps each, most with hardly more points than coordinates."""
     law, design = DESIGNS[name]
-    found = calibrate(Short(law), law, design, num_data_sets=200, processes=2)
+    found = calibrate(Short(law), law, design, num_data_sets=200)
     assert found.passed, f"{found.verdict}\n{found.to_dataframe().round(2).to_string()}"
 
 
@@ -262,7 +262,7 @@ def test_the_snooker_mix_fails_where_our_moves_pass(snooker: bool) -> None:
     The log posterior adds up what single coordinates hide: expected score −.34·√300 = −5.9, the limit is 4.2.
     """
     short = Short(Ripples(), snooker=snooker, min_taus=15.0, walkers=48)
-    found = calibrate(short, Ripples(), num_data_sets=300, processes=2, **RIPPLES)
+    found = calibrate(short, Ripples(), num_data_sets=300, **RIPPLES)
     assert found.passed is not snooker, f"{found.verdict}\n{found.to_dataframe().round(2).to_string()}"
     if snooker:
         assert abs(found.location_z[found.quantities.index("log_posterior")]) > found.limit
