@@ -2,9 +2,9 @@
 
     python benchmarks/bench_predict.py --json
 
-prints one object per row: CPU seconds of one thread, the least of ``--rounds`` rounds. The baseline minimises the
-implicit loss (1.6) with (5.4) over ln N by SciPy's bounded Brent, one budget of one draw at a time; it is timed on
-``baseline_solves`` of them, and scaled to all.
+prints one object per row: CPU seconds of one thread, the least of ``--rounds`` rounds, and how many times longer the
+baseline takes. The baseline minimises the same loss over ln N by SciPy's bounded Brent (``xatol`` 1e-6), one budget of
+one draw at a time; it is timed on ``baseline_solves`` of them, and scaled to all.
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "backends")]
 DRAWS, BUDGETS, SOLVES = 10_000, 100, 200
 Row = dict[str, Any]
 
+KAPLAN, UNIQUE = "kaplan-table5", {"unique_tokens": 1e11}
+DEADLINE = {"hours": 1e3, "step_seconds": 1.0}
 CASES: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("kaplan, critical batch", "kaplan-table5", {}),
-    ("kaplan, batch of 5e5 tokens", "kaplan-table5", {"batch": 5e5}),
+    ("kaplan, critical batch", KAPLAN, {}),
+    ("kaplan, batch of 5e5 tokens", KAPLAN, {"batch": 5e5}),
+    ("kaplan, N at most 1e10", KAPLAN, {"max_N": 1e10}),
+    ("kaplan, 3.6e6 steps before a deadline", KAPLAN, DEADLINE),
+    ("kaplan, 1e11 unique tokens", KAPLAN, UNIQUE),
+    ("kaplan, 1e9 unique tokens, batch of 5e5", KAPLAN, {"unique_tokens": 1e9, "batch": 5e5}),
+    ("kaplan, deadline, 1e11 unique tokens", KAPLAN, {**DEADLINE, **UNIQUE}),
     ("chinchilla", "besiroglu", {}),
-    ("kaplan, N at most 1e10", "kaplan-table5", {"max_N": 1e10}),
-    ("kaplan, deadline", "kaplan-table5", {"compute": None, "hours": 1e3, "num_gpus": 1e3, "step_seconds": 1.0,
-                                          "flops_per_second": 4e14}),
-    ("data-constrained, 1e11 unique tokens", "muennighoff", {"unique_tokens": 1e11}),
-    ("kaplan, 1e11 unique tokens", "kaplan-table5", {"unique_tokens": 1e11}),
-)  # fmt: skip
+    ("data-constrained, 1e11 unique tokens", "muennighoff", UNIQUE),
+)
 
 
 class Draws:
@@ -64,20 +67,42 @@ def cpu_seconds(work: Callable[[], Any], rounds: int) -> float:
     return min(times)
 
 
-def baseline(fit: Draws) -> float:
+def loss_of(law: str, p: dict[str, float], C: float, options: dict[str, Any], log_N: float) -> float:
+    """Loss of one size when C FLOP are paid: the formulas, one number at a time."""
+    import numpy as np
+
+    from scaling_sim.laws.kaplan import loss_nd, solve_loss
+    from scaling_sim.laws.registry import get_law
+
+    N, U = float(np.exp(log_N)), options.get("unique_tokens", np.inf)
+    tokens = C / (6 * N)
+    if law != "kaplan":
+        columns = {"N": N, "tokens": tokens, "D": min(tokens, U)}
+        return float(get_law(law).loss(p, columns))
+    if "hours" in options:
+        S = options["hours"] * 3600 / options["step_seconds"]
+        B = tokens / S
+    elif "batch" in options:
+        B, S = options["batch"], tokens / options["batch"]
+    else:  # at the critical batch half of C is C_min: a tiny batch at half the compute
+        B, S = 1e-30, tokens / 2e-30
+    reached = float(solve_loss(N, B, S, p))
+    return max(reached, float(loss_nd(N, U, p))) if tokens > U else reached
+
+
+def baseline(fit: Draws, options: dict[str, Any]) -> float:
     """CPU seconds of one minimisation by SciPy."""
     import numpy as np
     from scipy.optimize import minimize_scalar
 
-    from scaling_sim.laws.kaplan import solve_loss
+    high = np.log(options["max_N"]) if "max_N" in options else 35.0
 
     def work() -> None:
-        for i in range(SOLVES):
+        for i, C in enumerate(np.geomspace(1e17, 1e26, SOLVES)):
             p = {name: float(values[i]) for name, values in fit.draws.items()}
-            C, B = 1e17 * 10 ** (9 * i / SOLVES), 5e5
             minimize_scalar(
-                lambda u: float(solve_loss(np.exp(u), B, C / (6 * np.exp(u) * B), p)),  # noqa: B023
-                bounds=(5.0, 35.0),
+                lambda u: loss_of(fit.law_name, p, C, options, u),  # noqa: B023
+                bounds=(5.0, high),
                 method="bounded",
                 options={"xatol": 1e-6},
             )
@@ -92,16 +117,20 @@ def rows(rounds: int) -> Iterator[Row]:
     from scaling_sim.predict.allocate import allocate
 
     budgets = np.geomspace(1e17, 1e26, BUDGETS)
-    per_solve = baseline(Draws("kaplan-table5"))
     for name, constants, options in CASES:
         fit = Draws(constants)
-        asked = {"compute": budgets, **options}
-        seconds = cpu_seconds(lambda: allocate(fit, **asked), rounds)  # noqa: B023
-        solves = DRAWS * (BUDGETS if asked["compute"] is not None else 1)
-        row: Row = {"case": name, "draws": DRAWS, "budgets": solves // DRAWS, "cpu_seconds": round(seconds, 4)}
-        if options == {"batch": 5e5}:  # what the baseline solves
-            row |= {"baseline_cpu_seconds": round(per_solve * solves, 1), "baseline_solves": SOLVES}
-        yield row
+        seconds = cpu_seconds(lambda: allocate(fit, budgets, **options), rounds)  # noqa: B023
+        slow = baseline(fit, options) * DRAWS * BUDGETS
+        yield {
+            "case": name,
+            "draws": DRAWS,
+            "budgets": BUDGETS,
+            "cpu_seconds": round(seconds, 4),
+            "baseline": "scipy.optimize.minimize_scalar",
+            "baseline_cpu_seconds": round(slow, 1),
+            "baseline_solves": SOLVES,
+            "times_faster": round(slow / seconds),
+        }
 
 
 def main() -> None:

@@ -14,17 +14,19 @@ which gives x, N, L − E = x + z and B_crit, and so C = 6·N·S·B_crit/q, expl
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling_sim.errors import ConfigError
 from scaling_sim.predict.frontier import FrontierPoint, KaplanFrontier
-from scaling_sim.predict.roots import bracketed_root
+from scaling_sim.predict.roots import LAST_CHANGE, softplus
 
 Array = NDArray[np.float64]
 
 HOUR = 3600.0
+MAX_ITERATIONS = 60
 
 
 @dataclass(frozen=True)
@@ -90,24 +92,39 @@ def solve_steps(frontier: KaplanFrontier, compute: Array, steps: Array) -> Front
     frontier : KaplanFrontier
     compute, steps : (k,) arrays
     """
-    compute, steps = np.asarray(compute, dtype=np.float64), np.asarray(steps, dtype=np.float64)
-    target, width = np.log(compute), np.zeros_like(frontier.alpha_N + compute)
-    log_q = bracketed_root(lambda u: target - _log_compute(frontier, u, np.log(steps)), width - 200.0, width + 200.0)
-    log_N, log_L = _size_and_loss(frontier, log_q, np.log(steps))
-    loss = np.exp(log_L) + frontier.E
-    B_crit = frontier.critical_batch(loss)
-    q = np.exp(log_q)
-    return FrontierPoint(np.exp(log_N), loss, steps / (1 + q), B_crit, compute * q / (1 + q))
+    log_S, target = np.log(np.asarray(steps, dtype=np.float64)), np.log(np.asarray(compute, dtype=np.float64))
+    log_q = np.zeros_like(frontier.alpha_N + target)
+    for _ in range(MAX_ITERATIONS):
+        point = _at(frontier, log_q, log_S)
+        change = (target - point.log_C) / point.slope
+        log_q += change
+        if not np.max(np.abs(change), initial=0.0) > LAST_CHANGE:
+            break
+    point, q = _at(frontier, log_q, log_S), np.exp(log_q)
+    loss = np.exp(point.log_L) + frontier.E
+    return FrontierPoint(
+        np.exp(point.log_N), loss, steps / (1 + q), frontier.critical_batch(loss), compute * q / (1 + q)
+    )
 
 
-def _size_and_loss(f: KaplanFrontier, log_q: Array, log_S: Array) -> tuple[Array, Array]:
-    """ln N and ln(L − E) at the optimum where B_crit/B = q."""
-    log_z = f.alpha_S * (np.log(f.S_c) - log_S + np.logaddexp(0.0, log_q))
-    log_x = log_z + np.log(f.alpha_S / f.alpha_N) - np.logaddexp(0.0, -log_q)
-    return np.log(f.N_c) - log_x / f.alpha_N, np.logaddexp(log_x, log_z)
+class _Point(NamedTuple):
+    """What q = B_crit/B fixes at the optimum, and d ln C/d ln q: −1 − 1/αN or so for small q and −1 − αS/αN for large.
+
+    ln C is so nearly a broken line that Newton's method needs no bracket.
+    """
+
+    log_N: Array
+    log_L: Array
+    log_C: Array
+    slope: Array
 
 
-def _log_compute(f: KaplanFrontier, log_q: Array, log_S: Array) -> Array:
-    """ln C = ln 6·N·S·B_crit/q, which falls with q."""
-    log_N, log_L = _size_and_loss(f, log_q, log_S)
-    return np.asarray(np.log(6.0) + log_N + log_S + np.log(f.B_star) - log_L / f.alpha_B - log_q)
+def _at(f: KaplanFrontier, log_q: Array, log_S: Array) -> _Point:
+    more, share = softplus(log_q)  # ln(1 + q) and q/(1 + q)
+    log_z, z_slope = f.alpha_S * (np.log(f.S_c) - log_S + more), f.alpha_S * share
+    to_x, x_slope = np.log(f.alpha_S / f.alpha_N) + log_q - more, z_slope + 1 - share
+    also_z, x_share = softplus(to_x)
+    log_N, log_L = np.log(f.N_c) - (log_z + to_x) / f.alpha_N, log_z + also_z
+    log_C = np.log(6.0) + log_N + log_S + np.log(f.B_star) - log_L / f.alpha_B - log_q
+    loss_slope = x_share * x_slope + (1 - x_share) * z_slope
+    return _Point(log_N, log_L, log_C, -x_slope / f.alpha_N - loss_slope / f.alpha_B - 1)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -304,14 +305,30 @@ def test_budgets_inside_the_runs_are_not_beyond_them() -> None:
     assert list(found.beyond_backtest) == [False, True]
 
 
-@pytest.mark.parametrize("batch", ["critical", 5e5])
-def test_a_hundred_budgets_for_ten_thousand_draws_take_under_a_second(batch: object) -> None:
-    fit, budgets = around("kaplan-table5", num=10_000), np.geomspace(1e17, 1e26, 100)
+@pytest.mark.parametrize(
+    ("constants_name", "options"),
+    [
+        ("kaplan-table5", {}),
+        ("kaplan-table5", {"batch": 5e5}),
+        ("kaplan-table5", {"max_N": 1e10}),
+        ("kaplan-table5", {"hours": 1e3, "step_seconds": 1.0}),
+        ("kaplan-table5", {"unique_tokens": 1e11}),
+        ("kaplan-table5", {"unique_tokens": 1e9, "batch": 5e5}),
+        ("kaplan-table5", {"hours": 1e3, "step_seconds": 1.0, "unique_tokens": 1e11}),
+        ("muennighoff", {"unique_tokens": 1e11}),
+    ],
+)
+def test_a_hundred_budgets_for_ten_thousand_draws_take_under_a_second(
+    constants_name: str, options: dict[str, Any]
+) -> None:
+    fit, budgets = around(constants_name, num=10_000), np.geomspace(1e17, 1e26, 100)
     seconds = []
     for _ in range(3):
         start = time.process_time()  # one thread: what else runs on the machine does not count
-        allocate(fit, budgets, batch=batch)  # type: ignore[arg-type]
+        allocate(fit, budgets, **options)
         seconds.append(time.process_time() - start)
+        if seconds[-1] < 0.8:
+            break
     assert min(seconds) < 1.0
 
 

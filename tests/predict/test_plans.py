@@ -18,7 +18,7 @@ from scaling_sim.laws.kaplan import loss_nd, solve_loss
 from scaling_sim.predict.allocate import allocate, plan_of
 from scaling_sim.predict.constraints import Limits
 from scaling_sim.predict.plans import Policy
-from scaling_sim.predict.roots import bracketed_root
+from scaling_sim.predict.roots import bracketed_root, newton_root
 from tests.predict.support import around, table
 from tests.predict.test_allocate import CHINCHILLA, KAPLAN, isoflop_runs, one, value
 
@@ -42,6 +42,21 @@ def test_bracketed_roots_are_found(root: float, steepness: float, width: float, 
     low = np.array([root - where * width])
     found = bracketed_root(lambda u: np.expm1(np.clip(steepness * (u - root), -50, 50)), low, low + width)
     assert found[0] == pytest.approx(root, abs=1e-9)
+
+
+@given(root=st.floats(-50, 50), steepness=st.floats(1e-2, 1e2), width=st.floats(1e-3, 100), where=st.floats(-0.5, 1.5))
+@settings(max_examples=200, deadline=None)
+def test_newton_finds_a_root_or_the_end_beyond_which_it_lies(
+    root: float, steepness: float, width: float, where: float
+) -> None:
+    low = np.array([root - where * width])
+
+    def f(u: Any) -> tuple[Any, Any]:
+        z = np.clip(steepness * (u - root), -50, 50)
+        return np.expm1(z), steepness * np.exp(z)
+
+    found = newton_root(f, low, low + width)
+    assert found[0] == pytest.approx(float(np.clip(root, low[0], low[0] + width)), abs=1e-9)
 
 
 def test_without_a_change_of_sign_the_nearer_end_is_given() -> None:

@@ -7,7 +7,7 @@ Draws are (n_draws, k) arrays.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -18,6 +18,8 @@ from scaling_sim.predict.constraints import Limits
 
 Array = NDArray[np.float64]
 Draws = dict[str, Array]
+
+BLOCK = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,21 @@ class Plan(ABC):
         """The plan of one of the budgets."""
         return replace(self, C=self.C[i : i + 1], policy=self.policy.take(i))
 
-    def only(self, which: NDArray[np.bool_]) -> Self:
-        """The plan where the mask (n_draws, k) holds, flat: parameters and budgets are (m,) arrays."""
-        row, column = np.nonzero(which)
-        p = {name: values[row, 0] for name, values in self.p.items()}
-        value = self.policy.value[column] if self.policy.kind == "steps" else self.policy.value
-        return replace(self, p=p, C=self.C[column], policy=replace(self.policy, value=value))
+    def blocks(self, which: NDArray[np.bool_]) -> Iterator[tuple[tuple[NDArray[np.int64], ...], Self]]:
+        """Where the mask holds, a few at a time: their places, and the plan there, flat: (m,) parameters and budgets.
+
+        A block's arrays stay in the cache while a root is sought.
+        """
+        places = np.nonzero(which)
+        for first in range(0, len(places[0]), BLOCK):
+            at = tuple(axis[first : first + BLOCK] for axis in places)
+
+            def taken(values: Any) -> Array:
+                return np.asarray(np.broadcast_to(values, which.shape)[at], dtype=np.float64)  # noqa: B023
+
+            p = {name: taken(values) for name, values in self.p.items()}
+            value = taken(self.policy.value) if self.policy.kind == "steps" else self.policy.value
+            yield at, replace(self, p=p, C=taken(self.C), policy=replace(self.policy, value=value))
 
     def clipped(self, low: Array, high: Array) -> tuple[Array, Array]:
         """A valley cut at the largest size allowed."""

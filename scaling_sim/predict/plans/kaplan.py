@@ -10,7 +10,7 @@ from scaling_sim.laws.kaplan import critical_batch, loss_nd, loss_ns, solve_loss
 from scaling_sim.predict.deadline import solve_steps
 from scaling_sim.predict.frontier import FrontierPoint, KaplanFrontier
 from scaling_sim.predict.plans.base import Array, Draws, Plan, with_batch
-from scaling_sim.predict.roots import bracketed_root
+from scaling_sim.predict.roots import newton_root, softplus
 from scaling_sim.predict.valley import kaplan_valley, steps_valley
 
 TINY_BATCH = 1e-30
@@ -43,17 +43,21 @@ class KaplanPlan(Plan):
         point = self._point()
         if not self.limits.some:
             return self._paid(point)
-        N, U = point.N, self.limits.unique_tokens
-        one_pass = self.C / (6 * U)
-        short = one_pass > N  # more tokens than there are
-        if np.any(short):
-            N = N.copy()
-            N[short] = self.only(short)._balanced(N[short])
-        return self.at(np.minimum(N, self.limits.max_N))
+        N, loss = point.N.copy(), point.loss.copy()
+        short = self.C / (6 * self.limits.unique_tokens) > N  # more tokens than there are
+        for at, part in self.blocks(short):
+            N[at], loss[at] = part._balanced(N[at], loss[at])
+        found = self._quantities(N, loss, self.C)
+        large = self.limits.max_N < N
+        for at, part in self.blocks(large):
+            for name, values in part.at(np.array(self.limits.max_N)).items():
+                found[name][at] = values
+        return found
 
     def at(self, N: Array) -> Draws:
         """All of the budget is spent, unless early stopping at L(N, U) comes first."""
-        N = np.broadcast_to(np.asarray(N, dtype=np.float64), (len(self.p["alpha_N"]), len(self.C)))
+        shape = np.broadcast_shapes(self.p["alpha_N"].shape, self.C.shape)
+        N = np.broadcast_to(np.asarray(N, dtype=np.float64), shape)
         loss = self._loss(N, self.C)
         found = self._quantities(N, loss, self.C)
         if np.isfinite(self.limits.unique_tokens):
@@ -119,17 +123,48 @@ class KaplanPlan(Plan):
             point.N, tokens, B, tokens / B, point.loss, self.C, point.C_min, point.S_min, point.B_crit, self.limits
         )
 
-    def _balanced(self, low: Array) -> Array:
-        """N above this at which the budget's loss has risen to the falling L(N, U); that of one pass if it does not."""
-        U = self.limits.unique_tokens
+    def _balanced(self, N: Array, loss: Array) -> tuple[Array, Array]:
+        """N and L where the unlimited best size and its loss are these, but the tokens do not last.
 
-        def gap(log_N: Array) -> Array:
-            N = np.exp(log_N)
-            return np.asarray(np.log(self._loss(N, self.C)) - np.log(loss_nd(N, U, self.p)))
+        The curve's loss at this budget rises with N and L(N, U) falls. N stays where the curve is above already; it is
+        the root, or that of one pass if the curve stays below.
+        """
+        least, most = np.log(N), np.log(self.C / (6 * self.limits.unique_tokens))
+        log_N = newton_root(self._gap, least, most)
+        balanced, one_pass = (log_N > least) & (log_N < most), (log_N > least) & (log_N >= most)
+        N, loss = np.exp(log_N), np.where(balanced, loss_nd(np.exp(log_N), self.limits.unique_tokens, self.p), loss)
+        for at, part in self.blocks(one_pass):
+            loss[at] = part._loss(N[at], part.C)
+        return N, loss
 
-        start, stop = np.log(low), np.log(self.C / (6 * U))
-        rises = gap(start) < 0
-        return np.exp(np.where(rises, bracketed_root(gap, start, np.where(rises, stop, start)), start))
+    def _gap(self, log_N: Array) -> tuple[Array, Array]:
+        """A function of ln N with the sign of L(N, S_min) − L(N, U), and its derivative; no root inside.
+
+        The right side of (1.6) with (5.4) falls with the loss put in: with L(N, U) it exceeds L(N, U) where the root
+        does.
+        """
+        f, p = self.frontier, self.p
+        ratio = p["alpha_N"] / p["alpha_D"]
+        data = np.log(p["D_c"]) - np.log(self.limits.unique_tokens)
+        more, share = softplus(data - ratio * (np.log(p["N_c"]) - log_N))
+        limit = p["alpha_N"] * (np.log(p["N_c"]) - log_N) + p["alpha_D"] * more
+        limit_slope = -p["alpha_N"] * (1 - share)
+        total, total_slope = self._log_batch_sum(log_N, np.log(f.B_star) - limit / f.alpha_B, -limit_slope / f.alpha_B)
+        size = f.alpha_N * (np.log(f.N_c) - log_N)
+        steps = f.alpha_S * (np.log(6 * f.S_c / self.C) + log_N + total)
+        more, share = softplus(steps - size)
+        slope = f.alpha_S * (1 + total_slope) * share - f.alpha_N * (1 - share)
+        return size + more - limit, slope - limit_slope
+
+    def _log_batch_sum(self, log_N: Array, critical: Array, slope: Array) -> tuple[Array, Array]:
+        """ln(B + B_crit) and its derivative in ln N, from those of ln B_crit."""
+        if self.policy.kind == "critical":
+            return critical + np.log(2.0), slope
+        fixed = self.policy.kind == "fixed"
+        own = np.log(self.policy.value) if fixed else np.log(self.C / (6 * self.policy.value)) - log_N
+        own_slope = 0.0 if fixed else -1.0
+        more, share = softplus(critical - own)
+        return own + more, own_slope + share * (slope - own_slope)
 
     def _stopped(self, N: Array, full: Draws) -> Draws:
         """Where early stopping comes before the end of the budget: what is spent until then, but one pass at least."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from scaling_sim.laws.data_constrained import DataConstrained, effective_data, effective_size
+from scaling_sim.laws.data_constrained import DataConstrained
 from scaling_sim.predict.plans.base import Array, Draws, Plan
 from scaling_sim.predict.plans.chinchilla import chinchilla_size
-from scaling_sim.predict.roots import bracketed_root
+from scaling_sim.predict.roots import bracketed_root, newton_root
 
 FAR = 25.0
 """In ln N: how far from the best size the ends of a valley are looked for where no closed form is known."""
@@ -28,10 +28,8 @@ class RepeatedPlan(Plan):
         N, U = chinchilla_size(self.C, self.p), self.limits.unique_tokens
         one_pass = self.C / (6 * U)
         short = one_pass > N
-        if np.any(short):
-            part = self.only(short)
-            low, high = np.log(part._fed(U)), np.log(part.C / (6 * U))
-            N[short] = np.exp(bracketed_root(part._slope, low, high))
+        for at, part in self.blocks(short):
+            N[at] = np.exp(newton_root(part._slope, np.log(part._fed(U)), np.log(part.C / (6 * U))))
         return self.at(np.minimum(N, self.limits.max_N))
 
     def at(self, N: Array) -> Draws:
@@ -73,17 +71,24 @@ class RepeatedPlan(Plan):
         log_G = np.log(alpha * self.p["A"] / (beta * self.p["B"])) / (alpha + beta)
         return np.asarray(np.exp(log_G + beta / alpha * (log_G + np.log(U))))
 
-    def _slope(self, log_N: Array) -> Array:
-        """ln of what fewer tokens cost over ln of what more parameters gain, per ln N at fixed compute; it rises.
+    def _slope(self, log_N: Array) -> tuple[Array, Array]:
+        """ln of what fewer tokens cost over ln of what more parameters gain, per ln N at fixed compute; and its slope.
 
-        d ln D'/d ln tokens = (tokens/D')·e^(−r/R_D); d ln N'/d ln N = (N/N')·e^(−q/R_N).
+        It rises. At U and U_N both are equal, so that the logarithms of A, B and of the units cancel.
         """
-        p, U = self.p, self.limits.unique_tokens
-        N = np.exp(log_N)
-        tokens = np.maximum(self.C / (6 * N), U)
-        columns = {"N": N, "tokens": tokens, "D": np.zeros_like(tokens) + U}
-        log_data, log_size = effective_data(p, columns), effective_size(p, columns)
-        costs = np.log(p["beta"] * p["B"]) - (p["beta"] + 1) * log_data + np.log(tokens) - (tokens / U - 1) / p["R_D"]
-        excess = np.maximum(N / self._fed(U) - 1, 0.0) / p["R_N"]
-        gains = np.log(p["alpha"] * p["A"]) - (p["alpha"] + 1) * log_size + log_N - excess
-        return np.asarray(costs - gains)
+        p = self.p
+        tokens, falls = _marginal(np.log(self.C / (6 * self.limits.unique_tokens)) - log_N, p["R_D"], p["beta"])
+        size, falls_too = _marginal(log_N - np.log(self._fed(self.limits.unique_tokens)), p["R_N"], p["alpha"])
+        return tokens - size, -falls - falls_too
+
+
+def _marginal(log_x: Array, constant: Array, exponent: Array) -> tuple[Array, Array]:
+    """ln of −d(x'^−e)/d ln x but for a constant, and its derivative in ln x, at x times as much as is fresh, x ≥ 1.
+
+    x' = 1 + R·(1 − e^(−r/R)) with r = x − 1 is what it is worth: d ln x'/d ln x = (x/x')·e^(−r/R).
+    """
+    x = np.exp(log_x)
+    lost = np.expm1((1 - x) / constant)
+    worth = 1 - constant * lost
+    value = log_x - (exponent + 1) * np.log(worth) + (1 - x) / constant
+    return value, 1 - x / constant - (exponent + 1) * (x / worth) * (1 + lost)
