@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ from scaling_sim_torch.stacked import StackedModel
 from scaling_sim_torch.trainer import ALL_BITS, TorchTrainer
 
 
-class FastTrainer(TorchTrainer):
+class FastTrainer(TorchTrainer, ABC):
     """What both fast paths share: tables on the device, replays, and losses read back once per call."""
 
     replays: tuple[Tables, Replays] | None
@@ -102,17 +103,17 @@ class FastTrainer(TorchTrainer):
         tokens = self.splits[split]
         return tokens, ALL_BITS[tokens.dtype]
 
+    @abstractmethod
     def _update_of(self, tables: Tables) -> Callable[[], None]:
         """One update that takes its arguments from the next row of ``tables``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _batch_losses(self, split: str, starts_nMB: Tensor) -> Iterator[Tensor]:
         """Losses (M, R) of each batch, no dropout; valid until the next one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _batch_gradients(self, starts_nMB: Tensor) -> Iterator[Tensor]:
         """Gradient (M, P) of each batch's mean loss, no dropout; valid until the next one."""
-        raise NotImplementedError
 
 
 class FusedTrainer(FastTrainer):

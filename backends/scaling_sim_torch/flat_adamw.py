@@ -10,6 +10,8 @@ from scaling_sim_torch.capture import Tables
 from scaling_sim_torch.optimizer import ADAM_EPSILON, Schedule, adamw, clip_factors, decay_mask
 
 BLOCK = 1024
+MAX_SUMS = 4096
+"""Partial sums of squares per member: one program adds them up."""
 
 
 class FlatAdamW:
@@ -25,7 +27,8 @@ class FlatAdamW:
         self.factor_M = torch.empty(self.num_members, device=half_MP.device)
         self.mask_1P = decay_mask(cohort, half_MP.device, torch.float32)
         self.decayed_P = torch.zeros(1, device=half_MP.device) if self.mask_1P is None else self.mask_1P[0]
-        self.squares = torch.empty(self.num_members, self.num_blocks, dtype=torch.float64, device=half_MP.device)
+        num_sums = min(self.num_blocks, MAX_SUMS)
+        self.squares = torch.empty(self.num_members, num_sums, dtype=torch.float64, device=half_MP.device)
 
     def step(self, losses_MR: Tensor, grad_MP: Tensor, tables: Tables, squares: Tensor | None = None) -> None:
         """Record the mean losses, clip, update the healthy members and go to the next row of ``tables``.
@@ -36,8 +39,8 @@ class FlatAdamW:
         grad_MP : float32 tensor
             Left as it is on a GPU, clipped in place on the CPU.
         tables : Tables
-        squares : (M, blocks) float64 tensor, optional
-            Σ g² by blocks of `BLOCK`, where they are known.
+        squares : (M, n) float64 tensor, optional
+            Numbers that add up to Σ g², where they are known.
         """
         if grad_MP.device.type == "cuda":
             self._launch(losses_MR, grad_MP, tables, self._squares(grad_MP) if squares is None else squares)
@@ -48,7 +51,8 @@ class FlatAdamW:
     def _squares(self, grad_MP: Tensor) -> Tensor:
         from scaling_sim_torch.kernels.adamw import square_sums
 
-        square_sums[(self.num_blocks, self.num_members)](grad_MP, self.squares, self.num_parameters, BLOCK=BLOCK)
+        grid = self.squares.shape[1], self.num_members
+        square_sums[grid](grad_MP, self.squares, self.num_parameters, BLOCK=BLOCK)
         return self.squares
 
     def _launch(self, losses_MR: Tensor, grad_MP: Tensor, tables: Tables, squares: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Small models by hand-written kernels: loss and gradient of a whole cohort in 5 + 6·n_layer launches.
+"""Small models by hand-written kernels: loss and gradient of a whole cohort in 5 + 7·n_layer launches.
 
 Activations that one kernel hands to the next are bfloat16, the residual stream and its gradient float32; attention
 weights and logits never reach device memory. See `scaling_sim_torch.kernels` for the conventions.
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scaling_sim.model.shape import Shape
 from scaling_sim_torch.layout import offsets
-from scaling_sim_torch.tiling import MAX_CONTEXT, MAX_WIDTH, Tiling, padded
+from scaling_sim_torch.tiling import MAX_CONTEXT, MAX_WIDTH, Launch, Tiling, padded
 
 MAX_ONE_HOT = 1024
 """Largest vocabulary whose embedding gradient is summed by one-hot products, in a fixed order."""
@@ -56,7 +56,7 @@ class FusedModel:
         tiling: Tiling | None = None,
     ) -> None:
         self.shape, self.num_members, self.batch = shape, num_members, batch
-        self.tiling = tiling or Tiling.of(shape)
+        self.tiling = tiling or Tiling.of(shape, num_members * batch)
         self.at, self.num_parameters = offsets(shape)
         self.num_rows = batch * shape.n_ctx
         self.sizes = {"D": shape.d_model, "D_PAD": padded(shape.d_model)}
@@ -73,21 +73,22 @@ class FusedModel:
 
         num_sequences = self.num_members * self.batch
         embed[(num_sequences,)](
-            starts, step, corpus, self.tokens, self.targets, self.stream[0], master, self.num_parameters,
-            num_sequences, self.batch, self.shape.vocab_size, BITS=bits, **self.sizes, **self.context, num_warps=4,
+            starts, step, corpus, self.tokens, self.targets, self.stream[0], self.normed1[0], master,
+            self.num_parameters, num_sequences, self.batch, self.shape.vocab_size, *self._norm1(0),
+            BITS=bits, **self.sizes, **self.context, num_warps=4,
         )  # fmt: skip
 
     def losses(self, master: Tensor, half: Tensor) -> Tensor:
         """Loss of every position, (M, R) float32, of the batch that was read."""
         for layer in range(self.shape.n_layer):
-            self._layer_forward(layer, master, half)
+            self._layer_forward(layer, master, half, keep=False)
         self._head(master, half, gradient=False)
         return self.row_losses
 
     def gradient(self, master: Tensor, half: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Losses (M, R), gradient (M, P) of their mean, and Σ g² by blocks (M, blocks), all overwritten next time."""
         for layer in range(self.shape.n_layer):
-            self._layer_forward(layer, master, half)
+            self._layer_forward(layer, master, half, keep=True)
         self._head(master, half, gradient=True)
         for layer in reversed(range(self.shape.n_layer)):
             self._layer_backward(layer, master, half)
@@ -109,20 +110,20 @@ class FusedModel:
         f32, d = torch.float32, shape.d_model
         self.tokens, self.targets = empty(rows, dtype=torch.int32), empty(rows, dtype=torch.int32)
         self.row_losses = empty(members, self.num_rows, dtype=f32)
+        # What each layer keeps; where no gradient is wanted, a layer overwrites what the one before it used.
         depth = shape.n_layer if gradient else 1
         self.stream = [empty(rows, d, dtype=f32) for _ in range(depth + 1)]
-        self.mid = [empty(rows, d, dtype=f32) for _ in range(depth)]
+        self.mid = [empty(rows, d, dtype=f32) for _ in range(depth)] if gradient else self.stream[:1]
+        self.normed1 = [empty(rows, d) for _ in range(depth + gradient)]
+        self.normed2 = [empty(rows, d) for _ in range(depth)] if gradient else self.normed1
         self.mixed = [empty(rows, d) for _ in range(depth)]
         num_vectors = 4 * shape.n_layer + 2
         if not gradient:
-            self.log_sums = self.normed_head = self.grad_x = self.grad_half = self.sums = self.row_losses
+            self.log_sums = self.grad_x = self.grad_half = self.sums = self.row_losses
             return
         self.log_sums = empty(rows, dtype=f32)
         self.grad_x, self.grad_half, self.grad_mid = empty(rows, d, dtype=f32), empty(rows, d), empty(rows, d)
-        self.normed, self.normed1, self.grad_qkv = empty(rows, d), empty(rows, d), empty(rows, 3 * d)
-        self.normed_head = empty(rows, d)
-        self.hidden, self.grad_hidden = empty(rows, shape.d_ff), empty(rows, shape.d_ff)
-        self.grad_next = empty(rows, d)
+        self.grad_qkv, self.grad_hidden = empty(rows, 3 * d), empty(rows, shape.d_ff)
         self.sums = empty(num_vectors, members, self.num_sums, d, dtype=f32)
         self.partial = torch.zeros(self.num_splits, members, self.num_parameters, dtype=f32, device=device)
         self.grad = empty(members, self.num_parameters, dtype=f32)
@@ -144,66 +145,79 @@ class FusedModel:
         """Offset of one layer's parameter in a member's flat vector."""
         return self.at[name] + layer * math.prod(self.shape.parameter_shapes()[name][1:])
 
-    def _layer_forward(self, layer: int, master: Tensor, half: Tensor) -> None:
+    def _norm1(self, layer: int) -> tuple[int, int]:
+        """Offsets of gain and bias of a layer's first layer norm; of the final one, where the layers end."""
+        if layer == self.shape.n_layer:
+            return self.at["ln_f_gain"], self.at["ln_f_bias"]
+        return self._at("ln1_gain", layer), self._at("ln1_bias", layer)
+
+    def _layer_forward(self, layer: int, master: Tensor, half: Tensor, *, keep: bool) -> None:
         from scaling_sim_torch.kernels.attention import attention_forward
         from scaling_sim_torch.kernels.mlp import mlp_forward
 
-        kept = layer if len(self.mid) > 1 else 0
-        x, x_next = self.stream[layer % len(self.stream)], self.stream[(layer + 1) % len(self.stream)]
+        x, x_next = (self.stream[i % len(self.stream)] for i in (layer, layer + 1))
+        a, a_next = (self.normed1[i % len(self.normed1)] for i in (layer, layer + 1))
+        mid, b, mixed = (kept[layer % len(kept)] for kept in (self.mid, self.normed2, self.mixed))
         attention_forward[(self.num_members * self.batch * self.shape.n_head,)](
-            x, self.mixed[kept], master, half, self.num_parameters, self.batch,
-            self._at("ln1_gain", layer), self._at("ln1_bias", layer), self._at("qkv", layer), self._scale,
+            a, mixed, half, self.num_parameters, self.batch, self._at("qkv", layer), self._scale,
             **self.sizes, **self.head_width, **self.context, **self.tiling.attention.options,
         )  # fmt: skip
+        out, gain, bias, up, down = (
+            self._at(name, layer) for name in ("attn_out", "ln2_gain", "ln2_bias", "mlp_up", "mlp_down")
+        )
         mlp_forward[(self.num_sums, self.num_members)](
-            x, self.mixed[kept], self.mid[kept], x_next, master, half,
-            self.num_parameters, self.num_rows, self.num_sums,
-            self._at("attn_out", layer), self._at("ln2_gain", layer), self._at("ln2_bias", layer),
-            self._at("mlp_up", layer), self._at("mlp_down", layer),
-            **self.sizes, **self._feed_forward, ROWS=self.tiling.mlp.rows, **self.tiling.mlp.options,
+            x, mixed, mid, b, x_next, a_next, master, half, *self._rows, out, gain, bias, up, down,
+            *self._norm1(layer + 1), **self.sizes, **self._hidden(self.tiling.mlp), KEEP=keep,
         )  # fmt: skip
 
     def _layer_backward(self, layer: int, master: Tensor, half: Tensor) -> None:
-        from scaling_sim_torch.kernels.attention import attention_backward, projection_backward
-        from scaling_sim_torch.kernels.mlp import mlp_backward
-        from scaling_sim_torch.kernels.weights import layer_gradients
+        self._feed_forward_backward(layer, master, half)
+        self._attention_backward(layer, master, half)
 
-        x, sizes, tiling = self.stream[layer], self.sizes, self.tiling
-        ln1 = self._at("ln1_gain", layer), self._at("ln1_bias", layer)
-        qkv, out, up, down = (self._at(name, layer) for name in ("qkv", "attn_out", "mlp_up", "mlp_down"))
-        rows = self.num_parameters, self.num_rows, self.num_sums
-        mlp_backward[(self.num_sums, self.num_members)](
-            self.mid[layer], self.grad_x, self.grad_half, self.normed, self.hidden, self.grad_hidden, self.grad_mid,
-            self.sums, master, half, *rows, self._at("ln2_gain", layer), self._at("ln2_bias", layer), up, down,
-            4 * layer + 2, **sizes, **self._feed_forward, ROWS=tiling.mlp_back.rows, **tiling.mlp_back.options,
+    def _feed_forward_backward(self, layer: int, master: Tensor, half: Tensor) -> None:
+        from scaling_sim_torch.kernels.mlp import mlp_backward, mlp_gradients
+
+        gain, up, down = (self._at(name, layer) for name in ("ln2_gain", "mlp_up", "mlp_down"))
+        blocks = -(-self.shape.d_ff // self.tiling.mlp_gradients.block)
+        mlp_gradients[(blocks, self.num_splits, self.num_members)](
+            self.normed2[layer], self.grad_half, self.grad_hidden, self.partial, half,
+            self.num_parameters, self.num_rows, self.num_splits, up, down,
+            **self.sizes, **self._hidden(self.tiling.mlp_gradients),
         )  # fmt: skip
+        mlp_backward[(self.num_sums, self.num_members)](
+            self.mid[layer], self.grad_hidden, self.grad_x, self.grad_mid, self.sums, master, half, *self._rows,
+            gain, up, 4 * layer + 2, **self.sizes, **self._hidden(self.tiling.mlp_back),
+        )  # fmt: skip
+
+    def _attention_backward(self, layer: int, master: Tensor, half: Tensor) -> None:
+        from scaling_sim_torch.kernels.attention import attention_backward, projection_backward
+        from scaling_sim_torch.kernels.weights import attention_gradients
+
+        a, sizes, tiling = self.normed1[layer], self.sizes, self.tiling
+        gain, qkv, out = (self._at(name, layer) for name in ("ln1_gain", "qkv", "attn_out"))
         attention_backward[(self.num_members * self.batch * self.shape.n_head,)](
-            x, self.grad_mid, self.grad_qkv, master, half, self.num_parameters, self.batch, *ln1, qkv, out, self._scale,
+            a, self.grad_mid, self.grad_qkv, half, self.num_parameters, self.batch, qkv, out, self._scale,
             **sizes, **self.head_width, **self.context, **tiling.attention_back.options,
         )  # fmt: skip
         projection_backward[(self.num_sums, self.num_members)](
-            x, self.grad_qkv, self.grad_x, self.grad_next, self.normed1, self.sums, master, half, *rows, *ln1, qkv,
-            4 * layer, **sizes, ROWS=tiling.projection.rows, **tiling.projection.options,
+            self.stream[layer], self.grad_qkv, self.grad_x, self.grad_half, self.sums, master, half, *self._rows,
+            gain, qkv, 4 * layer, **sizes, ROWS=tiling.projection.rows, **tiling.projection.options,
         )  # fmt: skip
-        layer_gradients[(self._num_tiles, self.num_splits, self.num_members)](
-            self.grad_qkv, self.normed1, self.grad_mid, self.mixed[layer], self.grad_hidden, self.normed,
-            self.grad_half, self.hidden, self.partial, self.num_parameters, self.num_rows, self.num_splits,
-            qkv, out, up, down,
-            D=self.shape.d_model, F=self.shape.d_ff, TILE=tiling.weight_tile, ROWS=tiling.weights.rows,
-            **tiling.weights.options,
+        attention_gradients[(self._num_tiles, self.num_splits, self.num_members)](
+            self.grad_qkv, a, self.grad_mid, self.mixed[layer], self.partial,
+            self.num_parameters, self.num_rows, self.num_splits, qkv, out,
+            D=self.shape.d_model, TILE=tiling.weights.block, ROWS=tiling.weights.rows, **tiling.weights.options,
         )  # fmt: skip
-        self.grad_half, self.grad_next = self.grad_next, self.grad_half
 
     def _head(self, master: Tensor, half: Tensor, *, gradient: bool) -> None:
         from scaling_sim_torch.kernels.head import head_forward
 
-        tiling, last = self.tiling, self.shape.n_layer % len(self.stream)
+        head, layers = self.tiling.head, self.shape.n_layer
         head_forward[(self.num_sums, self.num_members)](
-            self.stream[last], self.targets, self.row_losses, self.log_sums, self.normed_head, self.grad_x,
-            self.grad_half, self.sums, master, half, self.num_parameters, self.num_rows, self.num_sums,
-            self.at["ln_f_gain"], self.at["ln_f_bias"], 4 * self.shape.n_layer, self.shape.vocab_size,
-            1 / self.num_rows,
-            **self.sizes, ROWS=tiling.head.rows, BLOCK=tiling.head_block, GRADIENT=gradient, **tiling.head.options,
+            self.stream[layers % len(self.stream)], self.normed1[-1], self.targets, self.row_losses, self.log_sums,
+            self.grad_x, self.grad_half, self.sums, master, half, *self._rows, self.at["ln_f_gain"], 4 * layers,
+            self.shape.vocab_size, 1 / self.num_rows,
+            **self.sizes, ROWS=head.rows, BLOCK=head.block, GRADIENT=gradient, **head.options,
         )  # fmt: skip
 
     def _embedding_gradient(self, half: Tensor) -> None:
@@ -211,11 +225,11 @@ class FusedModel:
         from scaling_sim_torch.kernels.head import embedding_gradient, scatter_embedding
 
         shape, tiling, one_hot = self.shape, self.tiling, self.shape.vocab_size <= MAX_ONE_HOT
-        blocks = -(-shape.vocab_size // tiling.embedding_block)
+        blocks = -(-shape.vocab_size // tiling.embedding.block)
         embedding_gradient[(blocks, self.num_splits, self.num_members)](
-            self.normed_head, self.tokens, self.targets, self.log_sums, self.grad_x, self.partial, half,
+            self.normed1[-1], self.tokens, self.targets, self.log_sums, self.grad_x, self.partial, half,
             self.num_parameters, self.num_rows, self.num_splits, shape.vocab_size, 1 / self.num_rows,
-            **self.sizes, ROWS=tiling.embedding.rows, BLOCK=tiling.embedding_block, WITH_INPUT=one_hot,
+            **self.sizes, ROWS=tiling.embedding.rows, BLOCK=tiling.embedding.block, WITH_INPUT=one_hot,
             **tiling.embedding.options,
         )  # fmt: skip
         if not one_hot:
@@ -247,12 +261,16 @@ class FusedModel:
         return 1 / math.sqrt(self.shape.d_head)
 
     @property
-    def _feed_forward(self) -> dict[str, int]:
-        return {"F": self.shape.d_ff, "F_BLOCK": self.tiling.f_block}
+    def _rows(self) -> tuple[int, int, int]:
+        """Parameters and rows per member, and the parts that the rows are dealt to."""
+        return self.num_parameters, self.num_rows, self.num_sums
+
+    def _hidden(self, launch: Launch) -> dict[str, int]:
+        """Sizes that a kernel of the feed-forward half is compiled for."""
+        return {"F": self.shape.d_ff, "F_BLOCK": launch.block, "ROWS": launch.rows, **launch.options}
 
     @property
     def _num_tiles(self) -> int:
-        """Tiles of the four matrices of a layer."""
-        sizes = (self.shape.d_model, self.shape.d_ff, 3 * self.shape.d_model)
-        d, f, u = (-(-size // self.tiling.weight_tile) for size in sizes)
-        return u * d + d * d + 2 * f * d
+        """Tiles of a layer's attention matrices."""
+        d, u = (-(-size // self.tiling.weights.block) for size in (self.shape.d_model, 3 * self.shape.d_model))
+        return u * d + d * d

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +23,7 @@ from scaling_sim_torch.layout import offsets
 from scaling_sim_torch.model import LAYERED, LN_EPSILON, split_parameters
 
 Block = Callable[..., tuple[Tensor, Tensor]]
+Put = Callable[[Any, Tensor], object]
 
 WIDE = 256
 """d_model above which the residual stream is bfloat16; below, float32 costs little and errors weigh more."""
@@ -61,19 +64,21 @@ class StackedModel:
         dropout: Dropout | None = None,
     ) -> None:  # fmt: skip
         """Write the losses (M, B·T) and the gradient (M, P) of their mean."""
-        grad_MP.zero_()
+        split_parameters(grad_MP, self.shape)["token_embedding"].zero_()
         parts = windows_MBU.chunk(self.micro_batches, dim=1)
         rows = losses_MR.chunk(self.micro_batches, dim=1)
+        put: Put = Tensor.copy_
         for part_MbU, losses_Mr in zip(parts, rows, strict=True):
             part_losses = torch.empty_like(losses_Mr, memory_format=torch.contiguous_format)
-            self._micro(master, half, part_MbU, part_losses, grad_MP, 1 / losses_MR.shape[1], dropout)
+            self._micro(master, half, part_MbU, part_losses, grad_MP, put, 1 / losses_MR.shape[1], dropout)
             losses_Mr.copy_(part_losses)
+            put = Tensor.add_
 
     def _micro(
-        self, master: Tensor, half: Tensor, windows_MBU: Tensor, losses_MR: Tensor, grad_MP: Tensor, scale: float,
-        dropout: Dropout | None,
+        self, master: Tensor, half: Tensor, windows_MBU: Tensor, losses_MR: Tensor, grad_MP: Tensor, put: Put,
+        scale: float, dropout: Dropout | None,
     ) -> None:  # fmt: skip
-        """Add the gradient of one micro-batch."""
+        """``put`` the gradient of one micro-batch into its places; the token embedding's is always added."""
         grads, tokens_MBT = split_parameters(grad_MP, self.shape), windows_MBU[..., :-1]
         leaves = self._leaves(master, half, requires_grad=True)
         x_MRD = self._embedded(master, tokens_MBT).requires_grad_()
@@ -82,13 +87,23 @@ class StackedModel:
             embedding_MVD = split_parameters(half, self.shape)["token_embedding"]
             targets_MR, grad_MVD = windows_MBU[..., 1:].flatten(1), grads["token_embedding"]
             grad_y_MRD = head_gradient(y_MRD.detach(), embedding_MVD, targets_MR, losses_MR, grad_MVD, scale)
-            names = [(name, layer) for layer, leaf in enumerate(leaves) for name in leaf]
-            inputs = [x_MRD, *(leaves[layer][name] for name, layer in names)]
-            grad_x_MRD, *found = torch.autograd.grad(y_MRD, inputs, grad_y_MRD)
-        for (name, layer), grad in zip(names, found, strict=True):
-            place = grads[name] if layer == self.shape.n_layer else grads[name][:, layer]
-            place += grad
-        self._embedding_gradient(grad_MP, tokens_MBT, grad_x_MRD)
+            inputs = [x_MRD, *self._deliver(leaves, grads, put)]
+            torch.autograd.backward(y_MRD, grad_y_MRD, inputs=inputs)
+            assert x_MRD.grad is not None
+        self._embedding_gradient(grad_MP, tokens_MBT, x_MRD.grad, put)
+
+    def _deliver(self, leaves: list[dict[str, Tensor]], grads: dict[str, Tensor], put: Put) -> Iterator[Tensor]:
+        """The leaves; each will ``put`` its gradient into its place as soon as it has it, and forget it."""
+        for layer, leaf in enumerate(leaves):
+            for name, value in leaf.items():
+                place = grads[name] if layer == self.shape.n_layer else grads[name][:, layer]
+
+                def deliver(leaf: Any, place: Tensor = place) -> None:
+                    put(place, leaf.grad)
+                    leaf.grad = None
+
+                value.register_post_accumulate_grad_hook(deliver)  # type: ignore[no-untyped-call]
+                yield value
 
     def _leaves(self, master: Tensor, half: Tensor, *, requires_grad: bool = False) -> list[dict[str, Tensor]]:
         """Parameters of each layer, and of the final layer norm last: matrices bfloat16, vectors float32."""
@@ -106,12 +121,12 @@ class StackedModel:
         x_MBTD = x_MBTD + split_parameters(master, self.shape)["position_embedding"][:, None]
         return x_MBTD.flatten(1, 2).to(torch.bfloat16 if self.shape.d_model > WIDE else master.dtype)
 
-    def _embedding_gradient(self, grad_MP: Tensor, tokens_MBT: Tensor, grad_x_MRD: Tensor) -> None:
+    def _embedding_gradient(self, grad_MP: Tensor, tokens_MBT: Tensor, grad_x_MRD: Tensor, put: Put) -> None:
         rows, wide_MRD = self._table_rows(tokens_MBT).flatten(), grad_x_MRD.to(grad_MP.dtype)
         grad_MP.view(-1, self.shape.d_model).index_add_(0, rows, wide_MRD.flatten(0, 1))
         num_members, batch, context = tokens_MBT.shape
         positions_MTD = split_parameters(grad_MP, self.shape)["position_embedding"]
-        positions_MTD += grad_x_MRD.view(num_members, batch, context, -1).sum(dim=1, dtype=grad_MP.dtype)
+        put(positions_MTD, grad_x_MRD.view(num_members, batch, context, -1).sum(dim=1, dtype=grad_MP.dtype))
 
     def _table_rows(self, tokens_MBT: Tensor) -> Tensor:
         """Rows of the members' flat parameters, read as (·, D), that embed the tokens: the table stands first."""
@@ -155,10 +170,19 @@ def _block(
         addend_MRD = dropout(addend_MRD, 1 + 2 * layer).to(addend_MRD.dtype)
     x_MRD = x_MRD + addend_MRD
     u_MRF = _linear(_layer_norm(x_MRD, p["ln2_gain"], p["ln2_bias"]), p["mlp_up"])
-    addend_MRD = _linear(functional.gelu(u_MRF, approximate="tanh"), p["mlp_down"])
+    addend_MRD = _linear(_gelu(u_MRF), p["mlp_down"])
     if dropout is not None:
         addend_MRD = dropout(addend_MRD, 2 + 2 * layer).to(addend_MRD.dtype)
     return x_MRD, addend_MRD
+
+
+def _gelu(u_MRF: Tensor) -> Tensor:
+    """Compiled code computes it again in the backward pass: keeping it would take a fifth of the memory."""
+    gelu = partial(functional.gelu, approximate="tanh")
+    if not torch.compiler.is_compiling():
+        return gelu(u_MRF)
+    again: Tensor = checkpoint(gelu, u_MRF, use_reentrant=False, preserve_rng_state=False)
+    return again
 
 
 def _final(x_MRD: Tensor, addend_MRD: Tensor, p: dict[str, Tensor]) -> Tensor:

@@ -12,9 +12,11 @@ MAX_CONTEXT = 128
 
 @dataclass(frozen=True)
 class Launch:
-    """How one kernel is laid out: rows of a tile, warps, software pipeline stages, registers per thread (0: free)."""
+    """How one kernel is laid out: rows of a tile, columns of a block, warps, stages of software pipelining, registers
+    per thread (0: as many as it takes)."""
 
     rows: int
+    block: int
     warps: int
     stages: int = 1
     registers: int = 0
@@ -28,39 +30,33 @@ class Launch:
 
 @dataclass(frozen=True)
 class Tiling:
-    """Tiles of every kernel for one shape."""
+    """Tiles of every kernel for one shape; a block is of hidden units, of the vocabulary, or of a weight matrix."""
 
     attention: Launch
     attention_back: Launch
     mlp: Launch
+    mlp_gradients: Launch
     mlp_back: Launch
     projection: Launch
     head: Launch
     embedding: Launch
     weights: Launch
-    f_block: int
-    head_block: int
-    embedding_block: int
-    weight_tile: int
 
     @classmethod
-    def of(cls, shape: Shape) -> Tiling:
+    def of(cls, shape: Shape, num_sequences: int) -> Tiling:
         """What measured best on an H200 (benchmarks/reports/torch_h200_2026-11.md)."""
         wide = padded(shape.d_model) == MAX_WIDTH
-        rows = Launch(64, 8) if wide else Launch(64, 4)
+        sequence, hidden, vocab = padded(shape.n_ctx), padded(shape.d_ff), padded(shape.vocab_size)
         return cls(
-            attention=Launch(padded(shape.n_ctx), 4),
-            attention_back=Launch(padded(shape.n_ctx), 4),
-            mlp=Launch(128, 8) if wide else rows,
-            mlp_back=rows,
-            projection=rows,
-            head=Launch(128, 8, 2) if wide else Launch(64, 4, 2),
-            embedding=Launch(64, 8 if wide else 4, 2),
-            weights=Launch(64, 4, 3),
-            f_block=min(64, padded(shape.d_ff)),
-            head_block=min(64, padded(shape.vocab_size)),
-            embedding_block=min(128, padded(shape.vocab_size)),
-            weight_tile=min(padded(shape.d_model), 128),
+            attention=Launch(sequence, 0, 4),
+            attention_back=Launch(sequence, 0, 4),
+            mlp=Launch(128, min(64, hidden), 8, 2) if wide else Launch(64, min(64, hidden), 4, 2),
+            mlp_gradients=Launch(64, min(64, hidden), 8 if wide else 4, 2),
+            mlp_back=Launch(64, min(64, hidden), 8 if wide else 4, 2),
+            projection=Launch(64, 0, 8 if wide else 4),
+            head=Launch(128, min(64, vocab), 8, 2) if wide else Launch(64, min(64, vocab), 4, 2),
+            embedding=Launch(64, min(128, vocab), 8 if wide else 4, 2),
+            weights=Launch(64, min(padded(shape.d_model), 128), 4, 3),
         )
 
 

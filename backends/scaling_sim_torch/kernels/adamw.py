@@ -7,11 +7,14 @@ import triton.language as tl
 
 @triton.jit
 def square_sums(grad, squares, P, BLOCK: tl.constexpr):
-    """Σ g² of each block of a member's gradient in float64, (M, blocks)."""
-    block, member = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    p = block * BLOCK + tl.arange(0, BLOCK)
-    wide = tl.load(grad + member * P + p, mask=p < P, other=0.0).to(tl.float64)
-    tl.store(squares + member * tl.num_programs(0) + block, tl.sum(wide * wide))
+    """Σ g² over every n-th block of a member's gradient in float64, (M, n) for the n programs of a member."""
+    first, member, num = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.num_programs(0)
+    total = tl.zeros((BLOCK,), tl.float64)
+    for start in range(first * BLOCK, P, num * BLOCK):
+        p = start + tl.arange(0, BLOCK)
+        wide = tl.load(grad + member * P + p, mask=p < P, other=0.0).to(tl.float64)
+        total += wide * wide
+    tl.store(squares + member * num + first, tl.sum(total))
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_blocks"])
@@ -45,7 +48,7 @@ def update(
     if clip == clip:
         row = tl.load(step)
         size, shrink = tl.load(step_size + row * num_members + member), tl.load(decay + row * num_members + member)
-        p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+        p = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = p < P
         at = member * P + p
         g = tl.load(grad + at, mask=inside, other=0.0) * clip

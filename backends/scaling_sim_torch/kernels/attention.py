@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
-"""Layer norm, one head's projections and causal attention of one sequence in one program; nothing (T, T) leaves it."""
+"""One head's projections and causal attention of one sequence in one program; nothing of size (T, T) leaves it."""
 
 import triton
 import triton.language as tl
@@ -16,15 +16,12 @@ from scaling_sim_torch.kernels.common import (
 
 @triton.jit
 def head_projections(
-    x, weights, half, gain_at, bias_at, qkv_at, head,
+    normed, weights, head,
     D: tl.constexpr, D_PAD: tl.constexpr, C: tl.constexpr, C_PAD: tl.constexpr, T: tl.constexpr, T_PAD: tl.constexpr,
 ):  # fmt: skip
     """Queries, keys and values (T, C) of one head, in bfloat16."""
     t, columns, c = tl.arange(0, T_PAD), tl.arange(0, D_PAD), tl.arange(0, C_PAD)
-    normal, _inverse = standardise(load_rows(x, t, columns, T, D), columns, D)
-    gain, bias = load_vector(weights + gain_at, columns, D), load_vector(weights + bias_at, columns, D)
-    a = (normal * gain[None, :] + bias[None, :]).to(tl.bfloat16)
-    block = half + qkv_at + head * C * D
+    a, block = load_rows(normed, t, columns, T, D), weights + head * C * D
     q = tl.dot(a, tl.trans(load_rows(block, c, columns, C, D))).to(tl.bfloat16)
     k = tl.dot(a, tl.trans(load_rows(block + D * D, c, columns, C, D))).to(tl.bfloat16)
     v = tl.dot(a, tl.trans(load_rows(block + 2 * D * D, c, columns, C, D))).to(tl.bfloat16)
@@ -43,17 +40,14 @@ def attention_weights(q, k, scale, T_PAD: tl.constexpr):
 
 @triton.jit(do_not_specialize=["batch"])
 def attention_forward(
-    x, mixed, master, half, P, batch, gain_at, bias_at, qkv_at, scale,
+    normed, mixed, half, P, batch, qkv_at, scale,
     H: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, C: tl.constexpr, C_PAD: tl.constexpr,
     T: tl.constexpr, T_PAD: tl.constexpr,
 ):  # fmt: skip
     """Outputs of one head for one sequence into its columns of ``mixed`` (rows, D)."""
     sequence, head = tl.program_id(0) // H, tl.program_id(0) % H
     first_row, member = sequence.to(tl.int64) * T, (sequence // batch).to(tl.int64)
-    q, k, v = head_projections(
-        x + first_row * D, master + member * P, half + member * P, gain_at, bias_at, qkv_at, head,
-        D, D_PAD, C, C_PAD, T, T_PAD,
-    )  # fmt: skip
+    q, k, v = head_projections(normed + first_row * D, half + member * P + qkv_at, head, D, D_PAD, C, C_PAD, T, T_PAD)
     output = tl.dot(attention_weights(q, k, scale, T_PAD).to(tl.bfloat16), v).to(tl.bfloat16)
     t, c = tl.arange(0, T_PAD), tl.arange(0, C_PAD)
     inside = (t < T)[:, None] & (c < C)[None, :]
@@ -62,17 +56,14 @@ def attention_forward(
 
 @triton.jit(do_not_specialize=["batch"])
 def attention_backward(
-    x, grad_mid, grad_qkv, master, half, P, batch, gain_at, bias_at, qkv_at, out_at, scale,
+    normed, grad_mid, grad_qkv, half, P, batch, qkv_at, out_at, scale,
     H: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, C: tl.constexpr, C_PAD: tl.constexpr,
     T: tl.constexpr, T_PAD: tl.constexpr,
 ):  # fmt: skip
     """Gradient of one head's queries, keys and values, from that of the attention's residual output (bfloat16)."""
     sequence, head = tl.program_id(0) // H, tl.program_id(0) % H
     first_row, member = sequence.to(tl.int64) * T, (sequence // batch).to(tl.int64)
-    q, k, v = head_projections(
-        x + first_row * D, master + member * P, half + member * P, gain_at, bias_at, qkv_at, head,
-        D, D_PAD, C, C_PAD, T, T_PAD,
-    )  # fmt: skip
+    q, k, v = head_projections(normed + first_row * D, half + member * P + qkv_at, head, D, D_PAD, C, C_PAD, T, T_PAD)
     t, columns, c = tl.arange(0, T_PAD), tl.arange(0, D_PAD), tl.arange(0, C_PAD)
     inside_w = (columns < D)[:, None] & (c < C)[None, :]
     out_h = half + member * P + out_at + head * C + columns[:, None] * D + c[None, :]
@@ -94,26 +85,24 @@ def attention_backward(
 
 @triton.jit(do_not_specialize=["num_rows", "num_splits", "vector"])
 def projection_backward(
-    x, grad_qkv, grad_x, grad_half, normed, sums, master, half,
-    P, num_rows, num_splits, gain_at, bias_at, qkv_at, vector,
+    x, grad_qkv, grad_x, grad_half, sums, master, half, P, num_rows, num_splits, gain_at, qkv_at, vector,
     D: tl.constexpr, D_PAD: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Back through the projections and the layer norm into the residual stream, tile by tile of one member's rows.
 
-    ``grad_x`` (float32) holds the residual gradient and receives the sum; ``grad_half`` its bfloat16 copy; ``normed``
-    the projections' input; ``sums`` [vector, vector + 1] the gradients of gain and bias over this split.
+    ``grad_x`` (float32) holds the residual gradient and receives the sum; ``grad_half`` its bfloat16 copy; ``sums``
+    [vector, vector + 1] the gradients of gain and bias over this split.
     """
     split, member = tl.program_id(0), tl.program_id(1).to(tl.int64)
     columns = tl.arange(0, D_PAD)
     gain = load_vector(master + member * P + gain_at, columns, D)
-    bias = load_vector(master + member * P + bias_at, columns, D)
     block = half + member * P + qkv_at
     w_q = load_rows(block, columns, columns, D, D)
     w_k = load_rows(block + D * D, columns, columns, D, D)
     w_v = load_rows(block + 2 * D * D, columns, columns, D, D)
     grad_gain, grad_bias = tl.zeros((D_PAD,), tl.float32), tl.zeros((D_PAD,), tl.float32)
     x, grad_x, grad_half = x + member * num_rows * D, grad_x + member * num_rows * D, grad_half + member * num_rows * D
-    normed, grad_qkv = normed + member * num_rows * D, grad_qkv + member * num_rows * 3 * D
+    grad_qkv += member * num_rows * 3 * D
     for first in range(split * ROWS, num_rows, num_splits * ROWS):
         rows = first + tl.arange(0, ROWS)
         inside = (rows < num_rows)[:, None] & (columns < D)[None, :]
@@ -122,7 +111,6 @@ def projection_backward(
         grad_a = tl.dot(tl.load(place + D, mask=inside, other=0.0), w_k, grad_a)
         grad_a = tl.dot(tl.load(place + 2 * D, mask=inside, other=0.0), w_v, grad_a)
         normal, inverse = standardise(load_rows(x, rows, columns, num_rows, D), columns, D)
-        store_rows(normed, normal * gain[None, :] + bias[None, :], rows, columns, num_rows, D)
         grad_gain += tl.sum(grad_a * normal, 0)
         grad_bias += tl.sum(grad_a, 0)
         total = load_rows(grad_x, rows, columns, num_rows, D)

@@ -40,6 +40,14 @@ def standardise(x, columns, D: tl.constexpr):
 
 
 @triton.jit
+def layer_norm(x, gain, bias, columns, D: tl.constexpr):
+    """Rows of ``x`` normalised, scaled and shifted, in bfloat16."""
+    normal, _inverse = standardise(x, columns, D)
+    scaled = normal * load_vector(gain, columns, D)[None, :] + load_vector(bias, columns, D)[None, :]
+    return scaled.to(tl.bfloat16)
+
+
+@triton.jit
 def standardise_backward(grad, normal, inverse, columns, D: tl.constexpr):
     """Gradient with respect to the rows that `standardise` was given, from that with respect to its result."""
     along = tl.sum(grad * normal, 1) / D

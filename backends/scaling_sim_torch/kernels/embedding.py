@@ -4,15 +4,16 @@
 import triton
 import triton.language as tl
 
-from scaling_sim_torch.kernels.common import load_rows, store_rows
+from scaling_sim_torch.kernels.common import layer_norm, load_rows, store_rows
 
 
 @triton.jit(do_not_specialize=["num_sequences", "batch"])
 def embed(
-    starts, step, corpus, tokens, targets, x, master, P, num_sequences, batch, V,
+    starts, step, corpus, tokens, targets, x, normed, master, P, num_sequences, batch, V, gain_at, bias_at,
     BITS: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, T: tl.constexpr, T_PAD: tl.constexpr,
 ):  # fmt: skip
-    """One sequence of row ``step`` of ``starts``: inputs, targets (int32), token + position embedding (float32)."""
+    """One sequence of row ``step`` of ``starts``: inputs, targets (int32), token + position embedding (float32), and
+    what the first layer norm makes of it."""
     sequence = tl.program_id(0)
     start = tl.load(starts + tl.load(step) * num_sequences + sequence)
     t, columns = tl.arange(0, T_PAD), tl.arange(0, D_PAD)
@@ -26,6 +27,8 @@ def embed(
     embedded = tl.load(weights + token[:, None] * D + columns[None, :], mask=inside, other=0.0)
     embedded += load_rows(weights + V * D, t, columns, T, D)
     store_rows(x + first_row * D, embedded, t, columns, T, D)
+    a = layer_norm(embedded, weights + gain_at, weights + bias_at, columns, D)
+    store_rows(normed + first_row * D, a, t, columns, T, D)
 
 
 @triton.jit(do_not_specialize=["batch", "num_splits", "num_members"])

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
-"""Final layer norm, tied head, cross-entropy: loss and gradient in one pass over the vocabulary, no logits stored.
+"""Tied head, cross-entropy, final layer norm: loss and gradient in one pass over the vocabulary, no logits stored.
 
 The gradient of the head's input is Σ_v softmax_v·E_v − E_target: attention with the embedding as keys and values, so
 the online softmax of Milakov and Gimelshein (2018) and of FlashAttention (Dao et al. 2022) yields it with the loss.
@@ -21,23 +21,25 @@ from scaling_sim_torch.kernels.common import (
 
 @triton.jit(do_not_specialize=["num_rows", "num_splits", "vector"])
 def head_forward(
-    x, targets, losses, log_sums, normed, grad_x, grad_half, sums, master, half,
-    P, num_rows, num_splits, gain_at, bias_at, vector, V, scale,
+    x, normed, targets, losses, log_sums, grad_x, grad_half, sums, master, half,
+    P, num_rows, num_splits, gain_at, vector, V, scale,
     D: tl.constexpr, D_PAD: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, GRADIENT: tl.constexpr,
 ):  # fmt: skip
-    """Loss of each row (nats); with ``GRADIENT`` also log-sum-exp (base 2), ``normed``, and scale · ∂loss/∂x."""
+    """Loss of each row (nats); with ``GRADIENT`` also log-sum-exp (base 2) and scale · ∂loss/∂x.
+
+    ``normed`` is the final layer norm of ``x``.
+    """
     split, member = tl.program_id(0), tl.program_id(1).to(tl.int64)
     columns = tl.arange(0, D_PAD)
     weights, embedding = master + member * P, half + member * P
-    gain, bias = load_vector(weights + gain_at, columns, D), load_vector(weights + bias_at, columns, D)
+    gain = load_vector(weights + gain_at, columns, D)
     grad_gain, grad_bias = tl.zeros((D_PAD,), tl.float32), tl.zeros((D_PAD,), tl.float32)
     x, grad_x, grad_half = x + member * num_rows * D, grad_x + member * num_rows * D, grad_half + member * num_rows * D
     normed, targets = normed + member * num_rows * D, targets + member * num_rows
     losses, log_sums = losses + member * num_rows, log_sums + member * num_rows
     for first in range(split * ROWS, num_rows, num_splits * ROWS):
         rows = first + tl.arange(0, ROWS)
-        normal, inverse = standardise(load_rows(x, rows, columns, num_rows, D), columns, D)
-        y = (normal * gain[None, :] + bias[None, :]).to(tl.bfloat16)
+        y = load_rows(normed, rows, columns, num_rows, D)
         target = tl.load(targets + rows, mask=rows < num_rows, other=0)
         highest = tl.full((ROWS,), float("-inf"), tl.float32)
         total = tl.zeros((ROWS,), tl.float32)
@@ -60,7 +62,6 @@ def head_forward(
         tl.store(losses + rows, (log_sum - chosen) / LOG2_E, mask=rows < num_rows)
         if GRADIENT:
             tl.store(log_sums + rows, log_sum, mask=rows < num_rows)
-            store_rows(normed, y, rows, columns, num_rows, D)
             inside = (rows < num_rows)[:, None] & (columns < D)[None, :]
             wanted = tl.load(embedding + target[:, None] * D + columns[None, :], mask=inside, other=0.0)
             grad_y = tl.where(inside, (expected / total[:, None] - wanted.to(tl.float32)) * scale, 0.0)

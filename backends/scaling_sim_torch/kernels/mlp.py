@@ -1,5 +1,9 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
-"""Everything of a layer after attention: output projection, residual, layer norm, feed-forward, residual."""
+"""Everything of a layer after attention: output projection, residual, layer norm, feed-forward, residual.
+
+Backward in two launches: by blocks of hidden units (their two weight gradients stay in registers over all rows, and
+only ∂/∂u is written), then by rows. One launch for both would hold too much at once and spill at d_model 128.
+"""
 
 import triton
 import triton.language as tl
@@ -7,6 +11,7 @@ import triton.language as tl
 from scaling_sim_torch.kernels.attention import store_sums
 from scaling_sim_torch.kernels.common import (
     gelu_gate,
+    layer_norm,
     load_rows,
     load_vector,
     standardise,
@@ -17,66 +22,94 @@ from scaling_sim_torch.kernels.common import (
 
 @triton.jit(do_not_specialize=["num_rows", "num_splits"])
 def mlp_forward(
-    x, mixed, mid, x_next, master, half, P, num_rows, num_splits, out_at, gain_at, bias_at, up_at, down_at,
+    x, mixed, mid, normed, x_next, normed_next, master, half, P, num_rows, num_splits,
+    out_at, gain_at, bias_at, up_at, down_at, gain_next_at, bias_next_at,
     D: tl.constexpr, D_PAD: tl.constexpr, F: tl.constexpr, F_BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    KEEP: tl.constexpr,
 ):  # fmt: skip
-    """``mid`` = x + attention output, ``x_next`` = mid + feed-forward, float32, tile by tile of a member's rows."""
+    """``x_next`` = mid + feed-forward (float32), where mid = x + attention output, tile by tile of a member's rows.
+
+    ``normed_next`` is what the next layer norm makes of it; ``mid`` (float32) and its layer norm ``normed`` are
+    written with ``KEEP``, for the backward pass.
+    """
     split, member = tl.program_id(0), tl.program_id(1).to(tl.int64)
     columns = tl.arange(0, D_PAD)
     weights, half = master + member * P, half + member * P
-    gain, bias = load_vector(weights + gain_at, columns, D), load_vector(weights + bias_at, columns, D)
     x, mid, x_next = x + member * num_rows * D, mid + member * num_rows * D, x_next + member * num_rows * D
-    mixed += member * num_rows * D
+    mixed, normed = mixed + member * num_rows * D, normed + member * num_rows * D
+    normed_next += member * num_rows * D
     for first in range(split * ROWS, num_rows, num_splits * ROWS):
         rows = first + tl.arange(0, ROWS)
         w_out = tl.trans(load_rows(half + out_at, columns, columns, D, D))
         stream = load_rows(x, rows, columns, num_rows, D)
         stream += tl.dot(load_rows(mixed, rows, columns, num_rows, D), w_out)
-        store_rows(mid, stream, rows, columns, num_rows, D)
-        normal, _inverse = standardise(stream, columns, D)
-        b = (normal * gain[None, :] + bias[None, :]).to(tl.bfloat16)
+        b = layer_norm(stream, weights + gain_at, weights + bias_at, columns, D)
+        if KEEP:
+            store_rows(mid, stream, rows, columns, num_rows, D)
+            store_rows(normed, b, rows, columns, num_rows, D)
         for f_first in range(0, F, F_BLOCK):
             f = f_first + tl.arange(0, F_BLOCK)
             u = tl.dot(b, tl.trans(load_rows(half + up_at, f, columns, F, D)))
             gate, _slope = gelu_gate(u)
             stream = tl.dot((u * gate).to(tl.bfloat16), tl.trans(load_rows(half + down_at, columns, f, D, F)), stream)
         store_rows(x_next, stream, rows, columns, num_rows, D)
+        a = layer_norm(stream, weights + gain_next_at, weights + bias_next_at, columns, D)
+        store_rows(normed_next, a, rows, columns, num_rows, D)
+
+
+@triton.jit(do_not_specialize=["num_rows", "num_splits"])
+def mlp_gradients(
+    normed, grad_half, grad_hidden, partial, half, P, num_rows, num_splits, up_at, down_at,
+    D: tl.constexpr, D_PAD: tl.constexpr, F: tl.constexpr, F_BLOCK: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Of a block of hidden units: gradients of their weights over one split of the rows, and ``grad_hidden`` (rows, F)
+    = ∂/∂u. ``grad_half`` is the gradient of the layer's output, ``normed`` the feed-forward's input."""
+    split, member = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    f, columns = tl.program_id(0) * F_BLOCK + tl.arange(0, F_BLOCK), tl.arange(0, D_PAD)
+    w_up = tl.trans(load_rows(half + member * P + up_at, f, columns, F, D))
+    w_down = load_rows(half + member * P + down_at, columns, f, D, F)
+    up, down = tl.zeros((F_BLOCK, D_PAD), tl.float32), tl.zeros((F_BLOCK, D_PAD), tl.float32)
+    normed, grad_half = normed + member * num_rows * D, grad_half + member * num_rows * D
+    grad_hidden += member * num_rows * F
+    for first in range(split * ROWS, num_rows, num_splits * ROWS):
+        rows = first + tl.arange(0, ROWS)
+        b = load_rows(normed, rows, columns, num_rows, D)
+        grad = load_rows(grad_half, rows, columns, num_rows, D)
+        u = tl.dot(b, w_up)
+        gate, slope = gelu_gate(u)
+        grad_u = (tl.dot(grad, w_down) * slope).to(tl.bfloat16)
+        store_rows(grad_hidden, grad_u, rows, f, num_rows, F)
+        down = tl.dot(tl.trans((u * gate).to(tl.bfloat16)), grad, down)
+        up = tl.dot(tl.trans(grad_u), b, up)
+    place = partial + (split * tl.num_programs(2) + member) * P
+    store_rows(place + up_at, up, f, columns, F, D)
+    store_rows(place + down_at, tl.trans(down), columns, f, D, F)
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_splits", "vector"])
 def mlp_backward(
-    mid, grad_x, grad_half, normed, hidden, grad_hidden, grad_mid, sums, master, half,
-    P, num_rows, num_splits, gain_at, bias_at, up_at, down_at, vector,
+    mid, grad_hidden, grad_x, grad_mid, sums, master, half, P, num_rows, num_splits, gain_at, up_at, vector,
     D: tl.constexpr, D_PAD: tl.constexpr, F: tl.constexpr, F_BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Back through the feed-forward half: ``grad_x`` (float32, in place), ``grad_mid`` its bfloat16 copy, and what the
-    weight gradients need: ``normed`` (rows, D), ``hidden`` = gelu(u) and ``grad_hidden`` = ∂/∂u (rows, F)."""
+    """From ∂/∂u through the feed-forward's first product and the layer norm: added to ``grad_x`` (float32, in place);
+    ``grad_mid`` is its bfloat16 copy."""
     split, member = tl.program_id(0), tl.program_id(1).to(tl.int64)
     columns = tl.arange(0, D_PAD)
-    weights, half = master + member * P, half + member * P
-    gain, bias = load_vector(weights + gain_at, columns, D), load_vector(weights + bias_at, columns, D)
+    gain, w_up = load_vector(master + member * P + gain_at, columns, D), half + member * P + up_at
     grad_gain, grad_bias = tl.zeros((D_PAD,), tl.float32), tl.zeros((D_PAD,), tl.float32)
-    mid, grad_x, grad_half = (
-        mid + member * num_rows * D, grad_x + member * num_rows * D, grad_half + member * num_rows * D
-    )  # fmt: skip
-    normed, grad_mid = normed + member * num_rows * D, grad_mid + member * num_rows * D
-    hidden, grad_hidden = hidden + member * num_rows * F, grad_hidden + member * num_rows * F
+    mid, grad_x, grad_mid = (
+        mid + member * num_rows * D,
+        grad_x + member * num_rows * D,
+        grad_mid + member * num_rows * D,
+    )
+    grad_hidden += member * num_rows * F
     for first in range(split * ROWS, num_rows, num_splits * ROWS):
         rows = first + tl.arange(0, ROWS)
-        normal, inverse = standardise(load_rows(mid, rows, columns, num_rows, D), columns, D)
-        b = (normal * gain[None, :] + bias[None, :]).to(tl.bfloat16)
-        store_rows(normed, b, rows, columns, num_rows, D)
-        grad = load_rows(grad_half, rows, columns, num_rows, D)
         grad_b = tl.zeros((ROWS, D_PAD), tl.float32)
         for f_first in range(0, F, F_BLOCK):
             f = f_first + tl.arange(0, F_BLOCK)
-            u = tl.dot(b, tl.trans(load_rows(half + up_at, f, columns, F, D)))
-            gate, slope = gelu_gate(u)
-            store_rows(hidden, u * gate, rows, f, num_rows, F)
-            grad_u = tl.dot(grad, load_rows(half + down_at, columns, f, D, F)) * slope
-            grad_u = grad_u.to(tl.bfloat16)
-            store_rows(grad_hidden, grad_u, rows, f, num_rows, F)
-            grad_b = tl.dot(grad_u, load_rows(half + up_at, f, columns, F, D), grad_b)
+            grad_u = load_rows(grad_hidden, rows, f, num_rows, F)
+            grad_b = tl.dot(grad_u, load_rows(w_up, f, columns, F, D), grad_b)
         normal, inverse = standardise(load_rows(mid, rows, columns, num_rows, D), columns, D)
         grad_gain += tl.sum(grad_b * normal, 0)
         grad_bias += tl.sum(grad_b, 0)

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
-"""Gradients of a layer's matrices, and the sum of everything that was kept in parts."""
+"""Gradients of the attention's matrices, and the sum of everything that was kept in parts."""
 
 import triton
 import triton.language as tl
@@ -25,43 +25,26 @@ def outer_tile(
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_splits"])
-def layer_gradients(
-    grad_qkv, normed1, grad_mid, mixed, grad_hidden, normed2, grad_out, hidden, partial,
-    P, num_rows, num_splits, qkv_at, out_at, up_at, down_at,
-    D: tl.constexpr, F: tl.constexpr, TILE: tl.constexpr, ROWS: tl.constexpr,
+def attention_gradients(
+    grad_qkv, normed, grad_mid, mixed, partial, P, num_rows, num_splits, qkv_at, out_at,
+    D: tl.constexpr, TILE: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """All four matrices of a layer in one launch: axis 0 of the grid counts their tiles one matrix after another."""
+    """Both matrices of a layer's attention in one launch: axis 0 of the grid counts tiles of one, then the other."""
     tile, split, member = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     d_tiles: tl.constexpr = (D + TILE - 1) // TILE
-    f_tiles: tl.constexpr = (F + TILE - 1) // TILE
     u_tiles: tl.constexpr = (3 * D + TILE - 1) // TILE
-    end_qkv: tl.constexpr = u_tiles * d_tiles
-    end_out: tl.constexpr = end_qkv + d_tiles * d_tiles
-    end_up: tl.constexpr = end_out + f_tiles * d_tiles
     place = partial + (split * tl.num_programs(2) + member) * P
-    base = member * num_rows
-    if tile < end_qkv:
+    first_row = member * num_rows
+    if tile < u_tiles * d_tiles:
         outer_tile(
-            grad_qkv + base * 3 * D, normed1 + base * D, place + qkv_at, tile // d_tiles * TILE, tile % d_tiles * TILE,
-            num_rows, split, num_splits, 3 * D, D, TILE, ROWS,
-        )  # fmt: skip
-    elif tile < end_out:
-        rest = tile - end_qkv
-        outer_tile(
-            grad_mid + base * D, mixed + base * D, place + out_at, rest // d_tiles * TILE, rest % d_tiles * TILE,
-            num_rows, split, num_splits, D, D, TILE, ROWS,
-        )  # fmt: skip
-    elif tile < end_up:
-        rest = tile - end_out
-        outer_tile(
-            grad_hidden + base * F, normed2 + base * D, place + up_at, rest // d_tiles * TILE, rest % d_tiles * TILE,
-            num_rows, split, num_splits, F, D, TILE, ROWS,
+            grad_qkv + first_row * 3 * D, normed + first_row * D, place + qkv_at, tile // d_tiles * TILE,
+            tile % d_tiles * TILE, num_rows, split, num_splits, 3 * D, D, TILE, ROWS,
         )  # fmt: skip
     else:
-        rest = tile - end_up
+        rest = tile - u_tiles * d_tiles
         outer_tile(
-            grad_out + base * D, hidden + base * F, place + down_at, rest // f_tiles * TILE, rest % f_tiles * TILE,
-            num_rows, split, num_splits, D, F, TILE, ROWS,
+            grad_mid + first_row * D, mixed + first_row * D, place + out_at, rest // d_tiles * TILE,
+            rest % d_tiles * TILE, num_rows, split, num_splits, D, D, TILE, ROWS,
         )  # fmt: skip
 
 
