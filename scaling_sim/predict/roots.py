@@ -18,8 +18,8 @@ LAST_CHANGE = 1e-6
 def newton_root(f: Callable[[Array], tuple[Array, Array]], low: Array, high: Array, iterations: int = 60) -> Array:
     """Where ``f`` rises through 0 between ``low`` and ``high``, elementwise; an end where it does not.
 
-    Newton's steps from where the chord between the ends meets 0, halving the bracket instead where a step would leave
-    it.
+    Newton's steps from where the chord between the ends meets 0; the bracket is halved instead where a step would leave
+    it, or is more than half as long as the one before.
 
     Parameters
     ----------
@@ -28,16 +28,18 @@ def newton_root(f: Callable[[Array], tuple[Array, Array]], low: Array, high: Arr
     """
     at_low, at_high = f(low)[0], f(high)[0]
     with np.errstate(divide="ignore", invalid="ignore"):
-        x = np.nan_to_num((low * at_high - high * at_low) / (at_high - at_low), nan=np.inf)
+        x = (low * at_high - high * at_low) / (at_high - at_low)
     low, high = np.where(at_high > 0, low, high), np.where(at_low < 0, high, low)
+    x, before = np.where((x >= low) & (x <= high), x, 0.5 * (low + high)), high - low
     for _ in range(iterations):
-        x = np.where((x >= low) & (x <= high), x, 0.5 * (low + high))
         value, slope = f(x)
         low, high = np.where(value < 0, x, low), np.where(value > 0, x, high)
         with np.errstate(divide="ignore", invalid="ignore"):
-            change = np.where(low < high, value / slope, 0.0)
-        x = x - change
-        if not np.max(np.abs(change), initial=0.0) > LAST_CHANGE:
+            trial = x - value / slope
+        good = (trial >= low) & (trial <= high) & (np.abs(trial - x) <= np.maximum(0.5 * before, LAST_CHANGE))
+        trial = np.where(good, trial, 0.5 * (low + high))
+        before, x = np.abs(trial - x), trial
+        if not np.max(before, initial=0.0) > LAST_CHANGE:
             break
     return np.asarray(np.clip(x, low, high))
 
