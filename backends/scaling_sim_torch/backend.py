@@ -12,9 +12,11 @@ from scaling_sim.engine.cohort import Cohort, Precision
 from scaling_sim.engine.protocol import Tokens
 from scaling_sim.engine.throughput import Measured
 from scaling_sim.errors import BackendWarning
-from scaling_sim_torch.plan import least_bytes, make_plan, stacked_plan
+from scaling_sim_torch.memory import least_bytes
+from scaling_sim_torch.plan import make_plan, stacked_plan
 
 if TYPE_CHECKING:
+    from scaling_sim_torch.distributed import Ranks
     from scaling_sim_torch.trainer import TorchTrainer
 
 PRECISIONS = ("float64", "float32", "bfloat16")
@@ -67,6 +69,10 @@ class TorchBackend:
             from scaling_sim_torch.trainer import TorchTrainer
 
             return TorchTrainer(cohort, splits, device, precision, deterministic=self.deterministic)
+        if plan.path == "sharded":
+            from scaling_sim_torch.sharded_trainer import ShardedTrainer
+
+            return ShardedTrainer(cohort, splits, device, precision, plan)
         from scaling_sim_torch.fast import FusedTrainer, StackedTrainer
 
         if plan.path == "fused" and not self._kernels_are_right(cohort, device):
@@ -93,7 +99,14 @@ class TorchBackend:
 
     def explain(self, cohort: Cohort, device: str, precision: Precision) -> str:
         """The path that `start` would take, and why."""
-        return str(make_plan(cohort, device, precision, deterministic=self.deterministic, free=self.free_bytes(device)))
+        plan = make_plan(cohort, device, precision, deterministic=self.deterministic, free=self.free_bytes(device))
+        return f"{plan}{'' if cohort.optimizer == 'adamw' else f', {cohort.optimizer}'}"
+
+    def ranks(self) -> Ranks:
+        """Joins the processes that torchrun started; see `scaling_sim.training.ranks`."""
+        from scaling_sim_torch.distributed import Ranks
+
+        return Ranks()
 
     def measured(self) -> tuple[Measured, ...]:
         """Speeds by shape, members and precision; see `scaling_sim.engine.throughput`."""
@@ -102,8 +115,10 @@ class TorchBackend:
         return MEASURED
 
     def memory_bytes(self, cohort: Cohort, precision: Precision) -> float:
-        """Least memory that ``cohort`` needs; more makes it faster."""
-        return least_bytes(cohort, precision)
+        """Least memory of each card that ``cohort`` needs; more makes it faster."""
+        from scaling_sim_torch.distributed import num_ranks
+
+        return least_bytes(cohort, precision, num_ranks())
 
     def free_bytes(self, device: str) -> float | None:
         """Free memory of a GPU, with what PyTorch holds in reserve; None on the CPU."""

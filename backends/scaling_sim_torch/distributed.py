@@ -1,19 +1,64 @@
 """One cohort on several ranks (torchrun): each computes its share of every batch, gradients and losses are averaged.
 
-Every rank runs the same loop on the same global windows and holds all weights, so states agree and a checkpoint of one
-rank resumes anywhere. A sweep never comes here: it runs independent processes.
+Every rank runs the same loop on the same global windows. With DDP each holds all weights, with FSDP2
+(`scaling_sim_torch.sharded`) its part of them; the state is the same, so a checkpoint resumes on any number of ranks. A
+sweep of small runs never comes here: it runs independent processes.
 """
 
 from __future__ import annotations
+
+import os
+from datetime import timedelta
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
+PATIENCE = timedelta(hours=12)
+"""How long a rank waits for the others: rank 0 also reads corpora and fits laws."""
+
+
+class Ranks:
+    """The processes that torchrun started, joined in one group (gloo for host memory, NCCL for cards)."""
+
+    def __init__(self) -> None:
+        local = int(os.environ.get("LOCAL_RANK", os.environ["RANK"]))
+        cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        self.device = f"cuda:{local % cards}" if cards else "cpu"
+        if cards:
+            torch.cuda.set_device(self.device)
+        if not dist.is_initialized():
+            dist.init_process_group("cpu:gloo,cuda:nccl" if cards else "gloo", timeout=PATIENCE)
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+
+    def share(self, message: bytes) -> bytes:
+        """Rank 0's message, on every rank; waits for all of them."""
+        length = torch.tensor([len(message)])
+        dist.broadcast(length, 0)
+        content = torch.empty(int(length), dtype=torch.uint8)
+        if self.rank == 0:
+            content.copy_(torch.frombuffer(bytearray(message), dtype=torch.uint8) if message else content)
+        dist.broadcast(content, 0)
+        return content.numpy().tobytes()
+
 
 def num_ranks() -> int:
     """Ranks of the default process group; 1 without one."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def leads() -> bool:
+    """Whether this process is the one that writes files."""
+    return num_ranks() == 1 or dist.get_rank() == 0
+
+
+def agreed(number: int, device: torch.device) -> int:
+    """Rank 0's number, on every rank."""
+    if num_ranks() == 1:
+        return number
+    shared = torch.tensor([number], device=device)
+    dist.broadcast(shared, 0)
+    return int(shared)
 
 
 def is_shared(batch: int) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from scaling_sim.engine.cohort import Cohort, Optimizer, Precision
-from scaling_sim.model.count import memory_estimate, num_parameters
-from scaling_sim.model.shape import Shape
+from scaling_sim.engine.cohort import Cohort, Precision
+from scaling_sim.model.count import num_parameters
+from scaling_sim_torch.memory import fit, fused_bytes, unshared_bytes
 
 CAPTURE_BELOW = 3e8
 """Parameters of all members together up to which whole updates are captured; beyond, launches are hidden anyway."""
@@ -19,7 +19,8 @@ class Plan:
     Attributes
     ----------
     path : str
-        ``eager`` (plain operations), ``fused`` (hand-written kernels) or ``stacked`` (compiled blocks).
+        ``eager`` (plain operations), ``fused`` (hand-written kernels), ``stacked`` (compiled blocks; several ranks
+        share the batches) or ``sharded`` (FSDP2: several ranks share the model as well).
     reason : str
         Why, in one clause.
     capture, compiled, checkpointed : bool
@@ -61,7 +62,7 @@ def make_plan(
     if not device.startswith("cuda"):
         return Plan("eager", "captured graphs and kernels need CUDA")
     if _num_ranks() > 1:
-        return replace(stacked_plan(cohort, f"{_num_ranks()} ranks share its batches", free), capture=False)
+        return _plan_of_ranks(cohort, _num_ranks(), free)
     why_not = _why_not_fused(cohort, device)
     if why_not is None and free is not None and fused_bytes(cohort) > free:
         why_not = f"the kernels' work space of {fused_bytes(cohort) / 2**30:.1f} GiB does not fit"
@@ -70,74 +71,34 @@ def make_plan(
     return stacked_plan(cohort, why_not, free)
 
 
-def stacked_plan(cohort: Cohort, reason: str, free: float | None) -> Plan:
+def _plan_of_ranks(cohort: Cohort, ranks: int, free: float | None) -> Plan:
+    """DDP where the model fits on every card, FSDP2 where it does not."""
+    shared = f"{ranks} ranks share its batches"
+    needed = unshared_bytes(cohort)
+    if free is None or needed <= free or why_not_sharded(cohort) is not None:
+        return replace(stacked_plan(cohort, shared, free, ranks), capture=False)
+    reason = f"{shared} and its weights (FSDP2): whole it needs {needed / 2**30:.1f} GiB of {free / 2**30:.1f} free"
+    micro, checkpointed = fit(cohort, free, ranks, sharded=True)
+    return Plan("sharded", reason, compiled=True, checkpointed=checkpointed, micro_batches=micro)
+
+
+def why_not_sharded(cohort: Cohort) -> str | None:
+    """None if FSDP2 can train it, else why not."""
+    if len(cohort.members) > 1:
+        return "only single models are sharded"
+    return None if cohort.optimizer == "adamw" else f"{cohort.optimizer} is not sharded, adamw is"
+
+
+def stacked_plan(cohort: Cohort, reason: str, free: float | None, ranks: int = 1) -> Plan:
     """The compiled path, cut and checkpointed so that it fits into ``free`` bytes."""
     dropout = any(member.dropout for member in cohort.members)
     # The rows of a dropout mask are numbered within the whole batch.
-    micro, checkpointed = (1, False) if free is None or dropout else fit(cohort, free)
+    micro, checkpointed = (1, False) if free is None or dropout else fit(cohort, free, ranks)
     total = num_parameters(cohort.shape, "total") * len(cohort.members)
     return Plan(
         "stacked", reason, capture=total < CAPTURE_BELOW, compiled=not dropout, checkpointed=checkpointed,
         micro_batches=micro,
     )  # fmt: skip
-
-
-def fused_bytes(cohort: Cohort) -> float:
-    """Bytes of the fused path: weights, moments, gradient and its parts, and what each layer keeps per position."""
-    shape, num_members = cohort.shape, len(cohort.members)
-    total = num_parameters(shape, "total") * num_members
-    kept = 10 * shape.d_model * shape.n_layer + 4 * shape.d_model  # two float32 streams, one bfloat16 result
-    working = 22 * shape.d_model + 4 * shape.d_ff + 16
-    rows = num_members * cohort.batch_sequences * shape.n_ctx
-    return float(_bytes_per_parameter(cohort.optimizer) * total + 4 * max(total, 2**24) + rows * (kept + working))
-
-
-def _bytes_per_parameter(optimizer: Optimizer) -> int:
-    """Weight, gradient and two moments in float32, the weight once more in bfloat16; Adafactor's moments are small."""
-    return 4 * 4 + 2 if optimizer == "adamw" else 2 * 4 + 2
-
-
-def least_bytes(cohort: Cohort, precision: Precision) -> float:
-    """Bytes without which a cohort cannot be trained, however finely its batches are cut."""
-    shape, num_members, batch = cohort.shape, len(cohort.members), cohort.batch_sequences
-    if precision != "bfloat16":
-        item = 8 if precision == "float64" else 4
-        return float(memory_estimate(shape, batch, num_members, item, item).total)
-    whole = any(member.dropout for member in cohort.members)
-    return stacked_bytes(shape, num_members, batch if whole else 1, checkpointed=True, optimizer=cohort.optimizer)
-
-
-def stacked_bytes(
-    shape: Shape, num_members: int, sequences: int, *, checkpointed: bool = False, optimizer: Optimizer = "adamw"
-) -> float:
-    """Estimated bytes of a stacked cohort: weights, moments and gradients, activations of one micro-batch, one chunk.
-
-    Kept per layer and token: the two streams; both layer norms' results, queries, keys, values and the attention's
-    result (bfloat16, d each); the feed-forward's activation before and after (d_ff each); log-sum-exps. With
-    ``checkpointed`` the block's two inputs. Measured at (12, 768), 64 Ki tokens: 21.0 GiB, estimated 22.5.
-    """
-    d, tokens = shape.d_model, num_members * sequences * shape.n_ctx
-    item = 2 if d > 256 else 4
-    kept = 2 * item * d if checkpointed else (2 * item + 12) * d + 4 * shape.d_ff + 8 * shape.n_head
-    working = 2 * (8 * d + 3 * shape.d_ff)
-    fixed = _bytes_per_parameter(optimizer) * num_parameters(shape, "total") * num_members + 2 * 256 * 2**20
-    return float(fixed + tokens * (kept * shape.n_layer + working))
-
-
-def fit(cohort: Cohort, free: float) -> tuple[int, bool]:
-    """Micro-batches and whether to checkpoint, so that the estimate stays below ``free``: whole batches first."""
-    batch = cohort.batch_sequences
-    sizes = [size for size in range(1, batch + 1) if batch % size == 0]
-
-    def fits(micro: int, checkpointed: bool) -> bool:
-        shape, num_members, optimizer = cohort.shape, len(cohort.members), cohort.optimizer
-        return free >= stacked_bytes(shape, num_members, batch // micro, checkpointed=checkpointed, optimizer=optimizer)
-
-    for checkpointed in (False, True):
-        for micro in sizes:
-            if fits(micro, checkpointed):
-                return micro, checkpointed
-    return batch, True
 
 
 def _why_not_fused(cohort: Cohort, device: str) -> str | None:

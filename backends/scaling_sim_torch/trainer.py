@@ -24,7 +24,7 @@ from scaling_sim.engine.moments import moment_shapes
 from scaling_sim.engine.protocol import State, Tokens
 from scaling_sim.engine.reference import standard_error
 from scaling_sim.model.init import initial_parameters
-from scaling_sim_torch.distributed import average, is_shared, share
+from scaling_sim_torch.distributed import agreed, average, is_shared, leads, share
 from scaling_sim_torch.dropout import Dropout, DropoutKeys
 from scaling_sim_torch.model import position_losses, split_flat
 from scaling_sim_torch.optimizer import Schedule, adafactor, adamw, clip_factors, decay_mask
@@ -50,7 +50,16 @@ class TorchTrainer:
         self.decay_1P = decay_mask(cohort, self.device, self.dtype)
         self.flat: dict[str, Tensor] = {}
         self.healthy_M = torch.empty(0, dtype=torch.bool, device=self.device)
-        self.load_state(self._initial_state())
+        self._begin()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files; see `Trainer`."""
+        return leads()
+
+    def agree(self, number: int) -> int:
+        """Rank 0's number; see `Trainer`."""
+        return agreed(int(number), self.device)
 
     def live(self) -> tuple[int, ...]:
         """Ids of the live members, in the order of every M axis."""
@@ -118,6 +127,10 @@ class TorchTrainer:
         self._set_members(state_ids(self.cohort, state))
         self.flat = {kind: self._flat(kind, state) for kind in self.kinds}
         self.healthy_M = ~torch.from_numpy(np.array(state["diverged"], bool)).to(self.device)
+
+    def _begin(self) -> None:
+        """Take the initial weights."""
+        self.load_state(self._initial_state())
 
     def _initial_state(self) -> State:
         """The cohort's initial weights, moments zero."""

@@ -28,12 +28,16 @@ def study(
     Example: scaling-sim study laptop --out study
     """
     from scaling_sim.study import plan_study, run_study
+    from scaling_sim.training.ranks import follow, leading
 
+    if follow():  # torchrun: another process leads
+        return
     if dry_run:
-        planned = plan_study(preset, out, seed=seed)
+        with leading():
+            planned = plan_study(preset, out, seed=seed)
         show(planned.to_json(), as_json, planned.describe)
         return
-    with resumable():
+    with resumable(), leading():
         finished = run_study(preset, out, seed=seed, say=say, command=command_line())
     show(finished.to_json(), as_json, finished.describe)
     if not finished.fits:
@@ -54,7 +58,10 @@ def sweep(
     Example: scaling-sim sweep study.toml --out study
     """
     from scaling_sim.study import run_sweep_of_study
+    from scaling_sim.training.ranks import follow, leading
 
-    with resumable():
+    if follow():  # torchrun: another process leads
+        return
+    with resumable(), leading():
         summary = run_sweep_of_study(preset, out, seed=seed, say=say)
     show(summary, as_json, lambda: "\n".join(f"{key}: {value}" for key, value in summary.items()))

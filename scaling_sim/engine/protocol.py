@@ -45,7 +45,11 @@ State = dict[str, NDArray[Any]]
 
 @runtime_checkable
 class Trainer(Protocol):
-    """Weights and optimiser state of one cohort, placed on one device."""
+    """Weights and optimiser state of one cohort, placed on one device.
+
+    Where several processes train it together, it also has ``agree(number) -> int`` (rank 0's number on every rank) and
+    ``leads`` (whether this process writes files); all of them make the same calls, and `state` is collective.
+    """
 
     def advance(self, first_step: int, starts: NDArray[np.int64], lr: NDArray[np.float64]) -> NDArray[np.float64]:
         """Losses of K whole updates, (K, M) nats, each measured before its update.

@@ -19,6 +19,7 @@ from scaling_sim.training.memory import check_memory
 from scaling_sim.training.messages import Event, Failed, Lost, Time, Timed
 from scaling_sim.training.placement import Placement, Wish, choose_backend, default_workers
 from scaling_sim.training.planner import CohortPlan, plan_cohorts
+from scaling_sim.training.ranks import united
 from scaling_sim.training.sweep import start_executor
 
 
@@ -72,6 +73,7 @@ def measure_machine(
         No backend can train these runs, or none of the shapes could be timed.
     """
     merged = merge_jobs(jobs)
+    backend, device, workers = united(backend, device, workers)
     placement = choose_backend(plan_cohorts(merged, max_members=1), backend, device, precision)
     num_workers = default_workers(workers, placement)
     for plan in plan_cohorts(merged, max_members=placement.max_members):

@@ -7,7 +7,7 @@ second. Numbers do not depend on where chunks end, so neither on the machine's s
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -153,6 +153,8 @@ class CohortLoop:
         self.place = Place(backend.name, device, precision, versions(backend))
         self.checkpoint_seconds, self.chunk_seconds = checkpoint_seconds, chunk_seconds
         self.trainer: Trainer = backend.start(task.cohort(), splits, device, precision)
+        self._agree: Callable[[int], int] = getattr(self.trainer, "agree", int)
+        self._leads: bool = getattr(self.trainer, "leads", True)
         self.step = task.first_step
         memories = self._load()
         num_splits = len(splits) - 1
@@ -164,7 +166,7 @@ class CohortLoop:
     def run(self) -> bool:
         """Train; True if every member has ended, False if the listener asked to stop (the state is then saved)."""
         while self.runs:
-            if self.listener.should_stop():
+            if self._agree(self.listener.should_stop()):
                 self.save()
                 return False
             began = time.monotonic()
@@ -180,9 +182,8 @@ class CohortLoop:
 
     def _advance(self) -> tuple[int, float]:
         """Make the updates of one chunk; their number and the mean loss."""
-        num = min(
-            self._to_boundary(), self.chunk, max(1, CHUNK_STARTS // (len(self.runs) * self.runs[0].batch_sequences))
-        )
+        most = max(1, CHUNK_STARTS // (len(self.runs) * self.runs[0].batch_sequences))
+        num = min(self._to_boundary(), self._agree(self.chunk), most)
         starts = np.stack([run.batches.starts(self.step, num) for run in self.runs], axis=1)
         lr = np.stack([learning_rates(run.recipe, self.step, num) for run in self.runs], axis=1)
         losses = self.trainer.advance(self.step, starts, lr)
@@ -276,7 +277,7 @@ class CohortLoop:
 
     def _load(self) -> dict[str, Memory]:
         """Take up the states named by the task; the memories of its runs."""
-        if self.task.folder:
+        if self.task.folder and self._leads:
             sweep_orphans(Path(self.task.folder) / self.task.id)
         if not self.task.starts:
             return {}
@@ -296,7 +297,7 @@ class CohortLoop:
 
     def _save_if_due(self) -> None:
         wait = max(self.checkpoint_seconds, 50 * self.save_cost) if self.checkpoint_seconds else 0.0
-        if self.runs and time.monotonic() - self.saved_at >= wait:
+        if self.runs and self._agree(time.monotonic() - self.saved_at >= wait):
             self.save()
 
     def save(self) -> None:
@@ -305,15 +306,10 @@ class CohortLoop:
             return
         began = time.monotonic()
         memories = {run.job.run_id: run.memory for run in self.runs}
-        folder = Path(self.task.folder) / self.task.id
-        write_checkpoint(
-            folder,
-            self.step,
-            tuple(memories),
-            self.trainer.state(),
-            msgspec.json.encode(memories),
-            origin=self.task.origin,
-        )
+        folder, state = Path(self.task.folder) / self.task.id, self.trainer.state()
+        if self._leads:
+            loop, run_ids = msgspec.json.encode(memories), tuple(memories)
+            write_checkpoint(folder, self.step, run_ids, state, loop, origin=self.task.origin)
         self.saved_at, self.saved_step = time.monotonic(), self.step
         self.save_cost = self.saved_at - began
 
@@ -322,7 +318,9 @@ class CohortLoop:
         row = self.trainer.live().index(run.id)
         state = {name: array[row : row + 1] for name, array in self.trainer.state().items()}
         folder = branch_folder(Path(str(self.task.folder)), run.job.run_id)
-        write_checkpoint(folder, self.step, (run.job.run_id,), state, b"{}", origin=self.task.origin, keep=1_000_000)
+        if self._leads:
+            run_ids = (run.job.run_id,)
+            write_checkpoint(folder, self.step, run_ids, state, b"{}", origin=self.task.origin, keep=1_000_000)
 
 
 def branch_folder(folder: Path, run_id: str) -> Path:

@@ -27,6 +27,7 @@ from scaling_sim.training.messages import Setup, split_files
 from scaling_sim.training.placement import Placement, Wish, choose_backend, default_workers, worker_environment
 from scaling_sim.training.planner import plan_cohorts
 from scaling_sim.training.progress import Progress, SweepSummary
+from scaling_sim.training.ranks import Leader, joined, united
 from scaling_sim.training.resume import Resume
 
 
@@ -89,6 +90,7 @@ def run_sweep(
     folder = None if checkpoints is None else writable_folder(checkpoints)
     _check_checkpoints(folder, todo)
     _warn_of_short_splits(corpus, todo)
+    backend, device, workers = united(backend, device, workers)
     placement = choose_backend(plan_cohorts(merged, max_members=1), backend, device, precision)
     num_workers = min(default_workers(workers, placement), len(todo))
     driver = Driver(
@@ -130,7 +132,8 @@ def start_executor(
     checkpoint_seconds: float = 10.0,
 ) -> Executor:
     """Workers that are ready for cohorts; ``scratch`` receives token arrays that only live in memory."""
-    files = split_files(splits, scratch) if num_workers else {}
+    ranks = joined()
+    files = split_files(splits, scratch) if num_workers or ranks else {}
     setups = [
         Setup(
             backend=placement.backends[0].name,
@@ -141,6 +144,8 @@ def start_executor(
         )
         for worker in range(max(1, num_workers))
     ]
+    if ranks is not None:
+        return Leader(ranks[1], setups[0], dict(splits))
     if num_workers == 0:
         return InProcess(setups[0], splits)
     for backend in placement.backends:  # compile once, here, and not in every worker

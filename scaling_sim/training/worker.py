@@ -96,6 +96,7 @@ class Worker:
         splits = usable_splits(self.splits, task.jobs[0].config.shape.n_ctx)
         trainer = self._backend(task).start(task.cohort(), splits, self.setup.device, self.setup.precision)
         runs = [Run(i, job, Memory(), len(splits) - 1) for i, job in enumerate(task.jobs)]
+        agree: Callable[[int], int] = getattr(trainer, "agree", int)
         step, num, made, began = 0, 1, 0, 0.0
         while True:
             starts = np.stack([run.batches.starts(step, num) for run in runs], axis=1)
@@ -106,9 +107,9 @@ class Worker:
                 continue
             made += num
             spent = time.perf_counter() - began
-            if spent >= seconds:
+            num = agree(int(np.clip(made * (seconds - spent) / spent, 0, 2 * made)) or int(spent < seconds))
+            if num == 0:
                 return made * len(runs) * runs[0].recipe.batch_tokens / spent
-            num = int(np.clip(made * (seconds - spent) / spent, 1, 2 * made))
 
     def _failed(self, task: CohortTask, error: Exception) -> None:
         print("".join(traceback.format_exception(error)), file=sys.stderr, flush=True)
