@@ -11,7 +11,7 @@ import warnings
 from importlib import import_module
 
 from scaling_sim.cli.app import app
-from scaling_sim.cli.output import say, warn
+from scaling_sim.cli.output import say, stubborn_interrupt, warn
 from scaling_sim.errors import ScalingSimError
 
 for _verbs in ("studies", "fits", "forecasts", "plans", "reports"):  # in the order of --help
@@ -22,7 +22,8 @@ def main() -> None:
     """Entry point: turns errors into one line on stderr and an exit code."""
     warnings.showwarning = warn
     try:
-        app()
+        with stubborn_interrupt():
+            app()
     except ScalingSimError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -89,3 +90,43 @@ def interruptible(message: str) -> Iterator[None]:
 def resumable() -> AbstractContextManager[None]:
     """On Ctrl-C say that the same command goes on."""
     return interruptible("interrupted; the same command again resumes")
+
+
+AGAIN_SECONDS = 0.3
+"""After which a Ctrl-C that had no effect is raised again."""
+
+
+@contextmanager
+def stubborn_interrupt() -> Iterator[None]:
+    """Raise a Ctrl-C again and again until the block is left.
+
+    Python drops an exception that is raised in a finaliser or in the callback of an import lock, a bare ``except`` drops
+    any, and compiled modules drop those of what they import on trial: about one key in a hundred was lost in short
+    fits. While the first one is being handled (a ``finally`` tidies up) none is raised again.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or not hasattr(signal, "setitimer"):
+        yield  # ignored (nohup), somebody else's, or not POSIX
+        return
+    before_alarm = signal.signal(signal.SIGALRM, _remind)
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGALRM, before_alarm)
+
+
+def _interrupt(*_: Any) -> None:
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS, AGAIN_SECONDS)
+    raise KeyboardInterrupt
+
+
+def _remind(*_: Any) -> None:
+    handled = sys.exc_info()[1]
+    while handled is not None:
+        if isinstance(handled, KeyboardInterrupt):
+            return
+        handled = handled.__context__
+    raise KeyboardInterrupt

@@ -28,21 +28,17 @@ def runs(table: Callable[..., str]) -> str:
 
 
 def on_terminal(*arguments: str, interrupt_after: str | None = None, seconds: float = 120.0) -> tuple[int, str]:
-    """Exit code and output of a verb whose three streams are a terminal.
-
-    Ctrl-C is typed once a text has appeared, and again every second: one in many keys is lost (while a module is being
-    imported, say), and a user types it again.
-    """
+    """Exit code and output of a verb whose three streams are a terminal; Ctrl-C is typed once a text has appeared."""
     command = [sys.executable, "-m", "scaling_sim.cli", *arguments]
     pid, terminal = pty.fork()
     if pid == 0:  # the child
         environment = {**os.environ, "COLUMNS": str(COLUMNS), "LINES": "24", "TERM": "xterm"}
         os.execve(sys.executable, command, {k: v for k, v in environment.items() if k != "NO_COLOR"})
-    text, end, next_key = "", time.monotonic() + seconds, 0.0
+    text, end = "", time.monotonic() + seconds
     while time.monotonic() < end:
-        if interrupt_after is not None and interrupt_after in text and time.monotonic() > next_key:
+        if interrupt_after is not None and interrupt_after in text:
             os.write(terminal, b"\x03")
-            next_key = time.monotonic() + 1.0
+            interrupt_after = None
         if not select.select([terminal], [], [], 0.1)[0]:
             continue
         try:
