@@ -100,9 +100,9 @@ AGAIN_SECONDS = 0.3
 def stubborn_interrupt() -> Iterator[None]:
     """Raise a Ctrl-C again and again until the block is left.
 
-    Python drops an exception that is raised in a finaliser or in the callback of an import lock, a bare ``except`` drops
-    any, and compiled modules drop those of what they import on trial: about one key in a hundred was lost in short
-    fits. While the first one is being handled (a ``finally`` tidies up) none is raised again.
+    Python drops an exception that is raised in a finaliser or in the callback of an import lock, a bare ``except``
+    drops any, and compiled modules drop those of what they import on trial: about one key in a hundred was lost in
+    short fits. While the first one is being handled (a ``finally`` tidies up) none is raised again.
     """
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.default_int_handler or not hasattr(signal, "setitimer"):
