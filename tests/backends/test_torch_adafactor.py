@@ -6,7 +6,8 @@ import pytest
 from scaling_sim.engine.conformance_cases import ADAFACTOR, reference_losses, reference_trainer
 from scaling_sim.engine.moments import MATRICES, adafactor
 from scaling_sim_torch import BACKEND
-from scaling_sim_torch.plan import Plan, least_bytes
+from scaling_sim_torch.memory import least_bytes
+from scaling_sim_torch.plan import Plan
 
 pytestmark = pytest.mark.torch
 

@@ -13,7 +13,8 @@ from scaling_sim.engine.reference import BACKEND as REFERENCE
 from scaling_sim.errors import BackendWarning
 from scaling_sim.model.shape import Shape
 from scaling_sim_torch import BACKEND, TorchBackend
-from scaling_sim_torch.plan import Plan, fit, make_plan, stacked_bytes
+from scaling_sim_torch.memory import fit, fused_bytes, least_bytes, stacked_bytes
+from scaling_sim_torch.plan import Plan, make_plan
 from scaling_sim_torch.ptxas import split_descriptors
 
 pytestmark = pytest.mark.torch
@@ -149,11 +150,11 @@ def test_a_work_space_that_does_not_fit_is_stacked(monkeypatch):
 
     monkeypatch.setattr(plan, "_why_no_kernels", lambda device: None)
     cohort = cohort_of(SMALL, batch=64, members=64)
-    assert plan.make_plan(cohort, "cuda:0", "bfloat16", free=plan.fused_bytes(cohort)).path == "fused"
-    smaller = plan.make_plan(cohort, "cuda:0", "bfloat16", free=plan.fused_bytes(cohort) - 1)
+    assert plan.make_plan(cohort, "cuda:0", "bfloat16", free=fused_bytes(cohort)).path == "fused"
+    smaller = plan.make_plan(cohort, "cuda:0", "bfloat16", free=fused_bytes(cohort) - 1)
     assert smaller.path == "stacked"
     assert "does not fit" in str(smaller)
-    assert plan.least_bytes(cohort, "bfloat16") < plan.fused_bytes(cohort)
+    assert least_bytes(cohort, "bfloat16") < fused_bytes(cohort)
 
 
 def test_the_backend_explains_its_path():
