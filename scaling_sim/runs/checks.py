@@ -53,6 +53,21 @@ def refuse_impossible(columns: Mapping[str, Column], rows: Names, label: Label, 
             )
 
 
+def refuse_out_of_range(columns: Mapping[str, Column], given: Names, rows: Names, origin: str) -> None:
+    """Raise if a derived column left the range of floats: C = 6·N·tokens of a size given in the wrong unit, say."""
+    for name in ("tokens", *columns):  # others follow from tokens
+        values = columns[name]
+        if name in given:
+            continue
+        bad = np.isinf(values) | ((values == 0) & (columns["N"] > 0))
+        if bad.any():
+            end = "above 1.8e308" if np.isinf(values[bad][0]) else "below 1e-323"
+            raise DataError(
+                f"{origin}: {name}, as it follows from the other columns, lies {end} in {name_rows(_take(rows, bad))}; "
+                "correct the units of these rows, or remove them"
+            )
+
+
 def _cure(name: str, value: float) -> str:
     if name == "loss":
         return "; losses are nats per token of held-out text, always above 0: correct or remove these rows"
@@ -180,8 +195,8 @@ def loss_name_warning(theirs: str, rows: Names, origin: str) -> str | None:
 
 def _compute_units(columns: Mapping[str, Column]) -> tuple[Mask, str]:
     """C apart by more than 2× from 6·N·tokens and, where the source has it, from its exact count."""
-    expected = 6 * columns["N"] * columns["tokens"]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
+        expected = 6 * columns["N"] * columns["tokens"]
         ratio = columns["C"] / expected
         mask = (np.abs(np.log2(ratio)) > 1) & (columns["N"] > 0)
         if "C_exact" in columns:

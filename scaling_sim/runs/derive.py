@@ -25,9 +25,10 @@ def derive(given: dict[str, Column], length: int) -> tuple[dict[str, Column], li
     """
     columns = {name: given[name] for name in DERIVED if name in given}
     notes: list[str] = []
-    _derive_tokens(columns, notes)
-    _derive_data_and_compute(columns, notes)
-    _derive_batch_and_steps(columns, notes)
+    with np.errstate(over="ignore", under="ignore"):  # what leaves the range of floats is refused by name
+        _derive_tokens(columns, notes)
+        _derive_data_and_compute(columns, notes)
+        _derive_batch_and_steps(columns, notes)
     return {name: columns.get(name, np.full(length, np.nan)) for name in DERIVED}, notes
 
 

@@ -18,6 +18,7 @@ from scaling_sim.runs.checks import (
     refuse_duplicates,
     refuse_impossible,
     refuse_missing,
+    refuse_out_of_range,
     unit_warnings,
 )
 from scaling_sim.runs.columns import FLAGS, NUMBERS, Cells, Column, Mask, is_empty
@@ -163,6 +164,7 @@ class Reading:
         length = len(self.run)
         self.columns, notes = derive(self.given, length)
         self.notes += notes
+        refuse_out_of_range(self.columns, tuple(self.given), self.rows, self.origin)
         self._refuse_zero_size_without_tokens()
         self.columns["loss"] = self.given["loss"]
         self.columns["loss_error"] = loss_error(self.given, length, self.notes)

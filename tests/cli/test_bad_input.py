@@ -171,3 +171,20 @@ def test_options_that_cannot_be_understood(
     options: tuple[str, ...], message: str, code: int, cli: Any, table: Callable[..., str]
 ) -> None:
     assert message in cli("fit", table("N,tokens,loss", GRID), *options, expect=code).stderr
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "words"),
+    [
+        ("N,tokens,loss", (1e200, 1e200, 3.0), "C, as it follows from the other columns, lies above 1.8e308 in row 2"),
+        ("N,B,S,loss", (1e9, 1e200, 1e200, 3.0), "tokens, as it follows from the other columns, lies above 1.8e308"),
+        ("N,C,loss", (1e200, 1e-150, 3.0), "tokens, as it follows from the other columns, lies below 1e-323"),
+    ],
+)
+def test_products_beyond_the_range_of_floats_name_their_rows(
+    header: str, row: tuple[float, ...], words: str, table: Callable[..., str], cli: Any
+) -> None:
+    rest = [[1e8] * (len(row) - 1) + [3.0 - 0.1 * k] for k in range(3)]
+    error = cli("fit", table(header, [row, *rest]), expect=4).stderr
+    assert words in error
+    assert "overflow encountered" not in error
