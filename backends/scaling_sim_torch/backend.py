@@ -12,6 +12,7 @@ from scaling_sim.engine.cohort import Cohort, Precision
 from scaling_sim.engine.protocol import Tokens
 from scaling_sim.engine.throughput import Measured
 from scaling_sim.errors import BackendWarning
+from scaling_sim_torch.cards import note_on_cards, num_cards, why_no_bfloat16
 from scaling_sim_torch.memory import least_bytes
 from scaling_sim_torch.plan import make_plan, stacked_plan
 
@@ -40,7 +41,7 @@ class TorchBackend:
         """Every CUDA device, then the CPU; empty without torch."""
         if self.why_unavailable() is not None:
             return []
-        return [f"cuda:{index}" for index in range(_num_cuda_devices())] + ["cpu"]
+        return [f"cuda:{index}" for index in range(num_cards())] + ["cpu"]
 
     def why_unavailable(self) -> str | None:
         """None if torch can be imported."""
@@ -57,7 +58,12 @@ class TorchBackend:
             return reason
         if precision not in PRECISIONS:
             return f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
-        return _why_no_device(device) or _why_not_shared(cohort)
+        reason = _why_no_device(device) or _why_not_shared(cohort)
+        return reason or (why_no_bfloat16(device) if precision == "bfloat16" else None)
+
+    def note(self) -> str | None:
+        """Why there is no GPU, or how the cards differ."""
+        return note_on_cards()
 
     def start(
         self, cohort: Cohort, splits: Mapping[str, Tokens], device: str = "cpu", precision: Precision = "float32"
@@ -69,6 +75,9 @@ class TorchBackend:
             from scaling_sim_torch.trainer import TorchTrainer
 
             return TorchTrainer(cohort, splits, device, precision, deterministic=self.deterministic)
+        from scaling_sim_torch.compiling import prepare_compilers
+
+        prepare_compilers()
         if plan.path == "sharded":
             from scaling_sim_torch.sharded_trainer import ShardedTrainer
 
@@ -141,21 +150,15 @@ def _why_not_shared(cohort: Cohort) -> str | None:
     return None
 
 
-def _num_cuda_devices() -> int:
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
-
-
 def _why_no_device(device: str) -> str | None:
     if device == "cpu":
         return None
     match = re.fullmatch(r"cuda(?::(\d+))?", device)
     if match is None:
         return f"devices are 'cpu' and 'cuda:N', got {device!r}"
-    available = _num_cuda_devices()
+    available = num_cards()
     if available == 0:
-        return f"this PyTorch sees no CUDA device ({device!r} was asked for); use 'cpu' or a CUDA build with a driver"
+        return f"no CUDA device ({device!r} was asked for): {note_on_cards()}; or use 'cpu'"
     if int(match.group(1) or 0) >= available:
         return f"there are {available} CUDA devices, cuda:0 to cuda:{available - 1}, got {device!r}"
     return None

@@ -57,9 +57,17 @@ def backends(seed: NoSeed = 0, as_json: Json = False) -> None:
 
     found = ss.backends()
     facts = {
-        info.name: {"available": info.available, "devices": list(info.devices), "reason": info.reason} for info in found
+        info.name: {
+            "available": info.available,
+            "devices": list(info.devices),
+            "reason": info.reason,
+            "note": info.note,
+        }
+        for info in found
     }
     lines = [
-        f"{info.name:8s} {', '.join(info.devices) if info.available else f'not here: {info.reason}'}" for info in found
+        f"{info.name:8s} {', '.join(info.devices) if info.available else f'not here: {info.reason}'}"
+        f"{f' ({info.note})' if info.note else ''}"
+        for info in found
     ]
     show(facts, as_json, lambda: "\n".join(lines))

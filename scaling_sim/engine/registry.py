@@ -40,12 +40,15 @@ class BackendInfo:
         What is missing and how to get it, if it does not.
     devices : tuple of str
         Devices that it can use here, best first.
+    note : str or None
+        What limits it here: no GPU and why, cards that differ.
     """
 
     name: str
     available: bool
     reason: str | None
     devices: tuple[str, ...]
+    note: str | None = None
 
 
 def get_backend(name: str) -> Backend:
@@ -119,7 +122,8 @@ def _describe(name: str, backend: Backend | None, reason: str | None) -> Backend
     if backend is None or reason is not None:
         return BackendInfo(name, available=False, reason=reason, devices=())
     try:
-        return BackendInfo(name, available=True, reason=None, devices=tuple(backend.devices()))
+        tell: Callable[[], str | None] | None = getattr(backend, "note", None)
+        return BackendInfo(name, True, None, tuple(backend.devices()), tell() if tell else None)
     except Exception as error:
         return BackendInfo(name, available=False, reason=f"its devices cannot be listed: {_said(error)}", devices=())
 

@@ -11,7 +11,7 @@ from scaling_sim.engine.cohort import Cohort, Member
 from scaling_sim.engine.conformance_cases import DROPOUT, PLAIN
 from scaling_sim.engine.philox import dropout_mask, philox4x32
 from scaling_sim.engine.reference import BACKEND as REFERENCE
-from scaling_sim.engine.registry import get_backend
+from scaling_sim.engine.registry import backends, get_backend
 from scaling_sim.errors import BackendUnavailable
 from scaling_sim.model.shape import Shape
 from scaling_sim_torch import BACKEND, TorchBackend
@@ -139,16 +139,59 @@ def test_missing_torch_names_the_extra(monkeypatch):
 
 def test_no_cuda_is_said(torch, monkeypatch):
     monkeypatch.setattr(torch, "cuda", SimpleNamespace(is_available=lambda: False))
+    monkeypatch.setattr(torch.version, "cuda", None)
     assert "no CUDA device" in BACKEND.why_unsupported(PLAIN.cohort, "cuda", "float32")
+    assert "without CUDA" in BACKEND.note()
     assert BACKEND.devices() == ["cpu"]
     assert BACKEND.why_unavailable() is None
 
 
 def test_cuda_devices_are_counted(torch, monkeypatch):
-    monkeypatch.setattr(torch, "cuda", SimpleNamespace(is_available=lambda: True, device_count=lambda: 2))
+    monkeypatch.setattr(torch, "cuda", cards(("NVIDIA H200", (9, 0)), ("NVIDIA H200", (9, 0))))
     assert BACKEND.devices() == ["cuda:0", "cuda:1", "cpu"]
+    assert BACKEND.note() is None
     assert BACKEND.why_unsupported(PLAIN.cohort, "cuda:1", "bfloat16") is None
     assert "cuda:0 to cuda:1, got 'cuda:2'" in BACKEND.why_unsupported(PLAIN.cohort, "cuda:2", "float32")
+
+
+def cards(*known):
+    """What torch.cuda says where these cards (name, compute capability) are."""
+    return SimpleNamespace(
+        is_available=lambda: True,
+        device_count=lambda: len(known),
+        get_device_name=lambda i: known[i][0],
+        get_device_capability=lambda i: known[int(str(i).removeprefix("cuda:"))][1],
+    )
+
+
+def test_cards_that_differ_and_old_ones_are_named(torch, monkeypatch):
+    monkeypatch.setattr(torch, "cuda", cards(("NVIDIA H200", (9, 0)), ("Tesla T4", (7, 5))))
+    (found,) = (info for info in backends() if info.name == "torch")
+    assert found.available
+    assert "the cards differ (cuda:0 NVIDIA H200, cuda:1 Tesla T4)" in found.note
+    assert "no bfloat16 on cuda:1" in found.note
+    assert "older than Ampere" in BACKEND.why_unsupported(PLAIN.cohort, "cuda:1", "bfloat16")
+    assert BACKEND.why_unsupported(PLAIN.cohort, "cuda:1", "float32") is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("The NVIDIA driver on your system is too old (found version 11040).", "update the driver"),
+        ("Found no NVIDIA driver on your system.", "Found no NVIDIA driver"),
+        (None, "hidden by CUDA_VISIBLE_DEVICES"),
+    ],
+)
+def test_why_a_cuda_build_sees_no_card(torch, monkeypatch, answer, said):
+    def init():
+        if answer is not None:
+            raise RuntimeError(answer)
+
+    monkeypatch.setattr(torch, "cuda", SimpleNamespace(is_available=lambda: False, init=init))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert said in BACKEND.note()
+    assert BACKEND.note().startswith("no GPU: ")
+    assert BACKEND.why_unavailable() is None, "the CPU still serves"
 
 
 def test_unknown_precision_lists_the_known_ones():
