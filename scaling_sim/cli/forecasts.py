@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from scaling_sim.cli.app import Columns, Constants, FitFile, Import, Json, Seed, app
+from scaling_sim.cli.app import Columns, Constants, Duplicates, FitFile, Import, Json, Seed, Where, app
 from scaling_sim.cli.inputs import fit_or_constants, load_posterior, read_table, told
-from scaling_sim.cli.output import as_lines, exit_unless, show, show_prediction
+from scaling_sim.cli.output import as_lines, checked_figure, exit_unless, show, show_prediction, write_figure
 from scaling_sim.errors import ConfigError
 
 
@@ -98,6 +98,37 @@ def recipes(
     facts = answer.to_json()
     show(facts, as_json, lambda: str(answer))
     exit_unless(facts["converged"] is not False)
+
+
+@app.command()
+def offsets(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="RUNS", help="Study folder, CSV, Parquet or JSONL, - for CSV on stdin; or a saved fit."),
+    ],
+    columns: Columns = None,
+    where: Where = None,
+    duplicates: Duplicates = "refuse",
+    figure: Annotated[Path | None, typer.Option(help="Draw losses and offsets: .svg or .png.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Losses on other texts against the loss on the training text, from columns loss_<text> (Kaplan et al., Fig. 8).
+
+    Example: scaling-sim offsets runs.csv --columns "N=params,D=tokens,loss=loss_web" --figure offsets.svg
+    """
+    import scaling_sim as ss
+
+    checked_figure(figure)
+    runs = load_posterior(source).runs if source.suffix == ".nc" else read_table(source, columns, where, duplicates)
+    found = ss.offsets(runs, seed=seed)
+    if figure is not None:
+        from scaling_sim.report import ReportData
+        from scaling_sim.report.figures import figure_offsets
+
+        write_figure(figure_offsets(ReportData(title="", runs=runs)), figure)
+    facts = found.to_json()
+    show(facts, as_json, lambda: as_lines(facts))
 
 
 def _known(fits: list[Any] | None, as_json: bool) -> None:

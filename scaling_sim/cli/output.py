@@ -7,11 +7,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from scaling_sim.config import json_text
+from scaling_sim.errors import ConfigError
 
 
 def say(line: str) -> None:
@@ -61,7 +63,7 @@ def as_line(key: str, value: Any, indent: str) -> str:
     if isinstance(value, list) and value and isinstance(value[0], Mapping):
         return "\n".join([f"{indent}{key}:", *(as_lines(item, indent + "  ") + "\n" for item in value)])
     if isinstance(value, list):
-        return f"{indent}{key:28s} {'; '.join(map(str, value)) or 'none'}"
+        return f"{indent}{key:28s} {'; '.join(map(short, value)) or 'none'}"
     if isinstance(value, Mapping):
         return f"{indent}{key}:\n{as_lines(value, indent + '  ')}" if value else f"{indent}{key:28s} none"
     return f"{indent}{key:28s} {short(value)}"
@@ -70,6 +72,20 @@ def as_line(key: str, value: Any, indent: str) -> str:
 def short(value: Any) -> str:
     """Four digits of a float."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def checked_figure(path: Path | None) -> None:
+    """Refuse a figure that cannot be written, before the work is done."""
+    if path is not None and path.suffix not in (".svg", ".png"):
+        raise ConfigError(f"--figure writes .svg or .png, got {path.name!r}")
+
+
+def write_figure(figure: Any, path: Path) -> None:
+    """Write a figure of the report as .svg or .png, and say so."""
+    from scaling_sim.report.figures import to_png, to_svg
+
+    path.write_bytes(to_png(figure, 150.0) if path.suffix == ".png" else to_svg(figure).encode())
+    say(f"figure in {path}")
 
 
 def count_rows(dropped: Mapping[str, tuple[str, ...]]) -> dict[str, int]:

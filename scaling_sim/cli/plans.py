@@ -9,7 +9,17 @@ import typer
 
 from scaling_sim.cli.app import Columns, Constants, FitFile, Import, Json, NoSeed, Seed, Where, app
 from scaling_sim.cli.inputs import as_number, fit_or_constants, load_posterior, name_values, read_table, told
-from scaling_sim.cli.output import as_lines, exit_unless, resumable, say, short, show, show_prediction
+from scaling_sim.cli.output import (
+    as_lines,
+    checked_figure,
+    exit_unless,
+    resumable,
+    say,
+    short,
+    show,
+    show_prediction,
+    write_figure,
+)
 from scaling_sim.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -182,6 +192,7 @@ def design(
 
     if budget is None:
         raise ConfigError("design needs --budget, the FLOP to spend on the next runs")
+    checked_figure(figure)
     run = told({"N": n, "D": d, "tokens": tokens, "B": batch, "S": steps})
     limits = ss.Constraints(sizes=size, largest_run=largest_run, batch=run_batch, max_tokens=max_tokens)
     fit_read = load_posterior(fit_file)
@@ -245,13 +256,9 @@ def execute(
 
 def _draw_design(plan: Any, fit: Posterior, path: Path) -> None:
     from scaling_sim.report import ReportData
-    from scaling_sim.report.figures import figure_design, to_png, to_svg
+    from scaling_sim.report.figures import figure_design
 
-    if path.suffix not in (".svg", ".png"):
-        raise ConfigError(f"--figure writes .svg or .png, got {path.name!r}")
-    drawn = figure_design(ReportData(title="", runs=fit.runs, design=plan))
-    path.write_bytes(to_png(drawn, 150.0) if path.suffix == ".png" else to_svg(drawn).encode())
-    say(f"figure in {path}")
+    write_figure(figure_design(ReportData(title="", runs=fit.runs, design=plan)), path)
 
 
 def _design_target(compute: float | None, run: dict[str, Any], crossover: bool) -> Any:

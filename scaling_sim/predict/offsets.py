@@ -86,8 +86,8 @@ class Offsets:
     skipped: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """By split."""
-        return {name: one.to_json() for name, one in self.splits.items()} | {"skipped": dict(self.skipped)}
+        """Offsets by text, and why others are left out."""
+        return {"splits": {name: one.to_json() for name, one in self.splits.items()}, "skipped": dict(self.skipped)}
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per text."""

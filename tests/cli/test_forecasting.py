@@ -123,3 +123,24 @@ def test_a_fit_stops_at_max_steps_unconverged(cli: Callable[..., Any], tmp_path:
     ss.simulate(ss.constants("kaplan-power-n"), seed=0).to_csv(runs)
     outcome = cli("fit", str(runs), "--law", "power-n", "--max-steps", "50", expect=3)
     assert "raise max_steps" in outcome.stderr
+
+
+def test_losses_on_other_texts(
+    cli: Callable[..., Any], facts: Facts, table: Callable[..., str], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    N, tokens = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e9, 5), [1e9, 1e10]))
+    loss = 1.7 + 400 / N**0.34 + 410 / tokens**0.28
+    books = 1.2 * loss**0.9 * np.exp(0.01 * rng.standard_normal(10))
+    source = table("params,tokens,loss_web,loss_books", zip(N, tokens, loss, books, strict=True))
+    asked = ("offsets", source, "--columns", "N=params,loss=loss_web")
+    found = facts(*asked)
+    runs = ss.read_runs(source, columns={"N": "params", "loss": "loss_web"})
+    assert found == ss.offsets(runs).to_json()
+    assert found["splits"]["books"]["slope"]["median"] == pytest.approx(0.9, abs=0.05)
+    text = cli(*asked, "--figure", str(tmp_path / "offsets.svg"))
+    assert "books" in text.stdout
+    assert "<svg" in (tmp_path / "offsets.svg").read_text(encoding="utf-8")
+    assert "writes .svg or .png" in cli(*asked, "--figure", "offsets.pdf", expect=2).stderr
+    one = table("N,tokens,loss", zip(N, tokens, loss, strict=True), "one.csv")
+    assert "loss_<split>" in cli("offsets", one, expect=4).stderr

@@ -94,6 +94,6 @@ def test_what_tells_nothing_is_named() -> None:
 
 def test_results_read_well() -> None:
     found = offsets(runs(0))
-    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["books"]["num_runs"] == 12
+    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["splits"]["books"]["num_runs"] == 12
     assert found.to_dataframe()["split"].tolist() == ["books"]
     assert "<table" in found._repr_html_()
