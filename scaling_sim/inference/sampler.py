@@ -37,11 +37,13 @@ class Progress:
     steps: int
     """Made so far, in each ensemble."""
     expected_steps: int
-    """About as many will be needed."""
+    """About as many will be needed, if τ grows once more as it did since the last report."""
     tau: float
     """Longest autocorrelation time so far, steps."""
     seconds: float
     seconds_left: float
+    at_least: bool = False
+    """Whether τ still grows with the length of the chain, or is seen for the first time."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def sample(
     walkers = num_walkers or max(32, 2 * ((4 * p + 1) // 2))
     approximation = laplace(target, mode)
     ensembles = [_start(target, approximation, walkers, s) for s in np.random.SeedSequence(seed).spawn(NUM_ENSEMBLES)]
-    began, block = time.perf_counter(), min(FIRST_BLOCK, max_steps)
+    began, block, tau_before = time.perf_counter(), min(FIRST_BLOCK, max_steps), 0.0
     with _workers(target, approximation, processes) as advance:
         while True:
             for ensemble, made in zip(ensembles, advance(ensembles, block), strict=True):
@@ -113,8 +115,8 @@ def sample(
             burn = min(int(BURN_IN * tau.max()), steps // 2)
             needed = int((MIN_LENGTH * 1.08 + BURN_IN) * tau.max()) + 1
             if progress is not None:
-                seconds = time.perf_counter() - began
-                progress(Progress(steps, needed, float(tau.max()), seconds, seconds * max(0, needed - steps) / steps))
+                progress(_progress(steps, needed, float(tau.max()), tau_before, time.perf_counter() - began))
+            tau_before = float(tau.max())
             if steps < min(needed, max_steps):
                 block = min(max(needed - steps, 100), max_steps - steps, 4 * steps)
                 continue
@@ -130,6 +132,18 @@ def sample(
                 log_posterior = np.stack([np.concatenate(e.log_posterior) for e in ensembles])
                 return Sample(chain[:, burn:], log_posterior[:, burn:], diagnostics)
             block = min(max(steps // 2, 100), max_steps - steps)
+
+
+SETTLED = 1.1
+"""Growth of τ between two reports below which it counts as known."""
+
+
+def _progress(steps: int, needed: int, tau: float, before: float, seconds: float) -> Progress:
+    """A short chain shows a short τ: what is needed grows until the chain is about 50 τ long."""
+    growth = min(max(1.0, tau / before), 3.0) if before else 1.0
+    expected = needed if steps >= needed else int(needed * growth)
+    left = seconds * max(0, expected - steps) / steps
+    return Progress(steps, expected, tau, seconds, left, at_least=steps < needed and (not before or growth > SETTLED))
 
 
 def moves(approximation: Laplace) -> list[tuple[Any, float]]:

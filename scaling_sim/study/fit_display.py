@@ -41,7 +41,8 @@ class FitDisplay:
 
 
 def headline(progress: Progress) -> str:
-    """The sampler in at most 41 characters: ``step 400/1230  τ 21  4 s left``."""
-    left = f"{duration(progress.seconds_left)} left" if progress.seconds_left >= 0.5 else "checking"
+    """The sampler in at most 41 characters: ``step 400/1230 τ 21  4 s left``, or ``≥4 s left`` while τ grows."""
+    more = "≥" if progress.at_least else ""
+    left = f"{more}{duration(progress.seconds_left)} left" if progress.seconds_left >= 0.5 else "checking"
     expected = max(progress.expected_steps, progress.steps)
-    return f"step {progress.steps}/{expected}  τ {progress.tau:.0f}  {left}"
+    return f"step {progress.steps}/{expected} τ {progress.tau:.0f}  {left}"

@@ -60,7 +60,7 @@ def test_progress_with_the_autocorrelation_time_and_the_time_left(runs: str) -> 
     shown = [line for line in lines(text) if "power-c step" in line]
     assert code == 0
     assert shown
-    assert all(re.search(r"step \d+/\d+  τ \d+  (.* left|checking)", line) for line in shown)
+    assert all(re.search(r"step \d+/\d+ τ \d+  (.* left|checking)", line) for line in shown)
     assert max(len(line) for line in shown) <= COLUMNS
     assert "converged: R-hat" in text
 
@@ -79,6 +79,10 @@ def test_nothing_off_a_terminal(runs: str, cli: Any) -> None:
 
 
 def test_the_line_is_short_at_the_end_of_a_long_fit() -> None:
-    assert headline(Progress(400, 1230, 21.4, 2.0, 4.2)) == "step 400/1230  τ 21  4 s left"
-    assert headline(Progress(1300, 1230, 21.4, 6.0, 0.0)) == "step 1300/1300  τ 21  checking"
-    assert len(headline(Progress(29_000, 30_000, 1234.0, 9e3, 7499.0))) <= COLUMNS - len("data-constrained ") - 2
+    assert headline(Progress(400, 1230, 21.4, 2.0, 4.2)) == "step 400/1230 τ 21  4 s left"
+    assert headline(Progress(1300, 1230, 21.4, 6.0, 0.0)) == "step 1300/1300 τ 21  checking"
+    assert headline(Progress(100, 383, 6.2, 2.1, 14.0, at_least=True)) == "step 100/383 τ 6  ≥14 s left"
+    assert (
+        len(headline(Progress(29_000, 30_000, 1234.0, 9e3, 7499.0, at_least=True)))
+        <= COLUMNS - len("data-constrained ") - 2
+    )

@@ -157,6 +157,19 @@ def test_same_seed_same_numbers_here_and_in_other_processes() -> None:
     assert not np.array_equal(first.chain, sample(target, mode, seed=2, max_steps=40).chain)
 
 
+def test_the_time_left_follows_a_growing_tau() -> None:
+    """The first report knows no trend and says so; the second expects within 40 % what is needed in the end."""
+    law, seen = get_law("chinchilla"), list[Progress]()
+    target = LogPosterior(law, prepare(chinchilla(0.34, 0.28, size=9, seed=1), law))
+    sample(target, posterior_mode(target)[0], seed=0, progress=seen.append)
+    first, second, *_, last = seen
+    assert first.at_least
+    assert first.expected_steps < 0.5 * last.steps
+    assert second.at_least
+    assert 0.6 * last.steps < second.expected_steps < 1.4 * last.steps
+    assert not last.at_least
+
+
 def test_progress_can_cancel() -> None:
     law = get_law("chinchilla")
     target = LogPosterior(law, prepare(chinchilla(0.34, 0.28, size=20), law))
