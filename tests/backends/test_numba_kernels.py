@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from scaling_sim.engine.philox import philox4x32
 from scaling_sim_numba.blas import gemm
 from scaling_sim_numba.kernels.compiler import kernel
 from scaling_sim_numba.kernels.model import Dropout
-from scaling_sim_numba.kernels.scalar import exp, row_maximum
+from scaling_sim_numba.kernels.scalar import exp, order_key, order_value, row_maximum
 from scaling_sim_numba.philox import dropout
 
 pytestmark = pytest.mark.numba
@@ -51,6 +52,26 @@ def test_row_maximum_orders_like_real_numbers() -> None:
         x[1, 5] = np.inf
         assert [row_maximum(x, row, 37) for row in range(40)] == x.max(axis=1).tolist()
         assert row_maximum(x, 2, 7) == x[2, :7].max()
+        assert [row_maximum.py_func(x, row, 37) for row in range(40)] == x.max(axis=1).tolist()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_keys_of_numbers_are_the_same_compiled_and_not(kind: type) -> None:
+    """Zeros of both signs, the smallest and largest numbers, infinities and NaN among them."""
+
+    @numba.njit
+    def compiled(value):
+        return order_key(value), order_value(order_key(value), value)
+
+    limits = np.finfo(kind)
+    special = [-np.inf, limits.min, -1.0, -limits.smallest_subnormal, -0.0, 0.0, limits.tiny, 1.0, limits.max, np.inf]
+    x = np.array([*special, np.nan, *np.random.default_rng(0).standard_normal(50)], dtype=kind)
+    keys = [order_key(value) for value in x]
+    assert keys == [compiled(value)[0] for value in x]
+    assert keys[:10] == sorted(keys[:10])
+    back = np.array([order_value(key, x[0]) for key in keys])
+    assert back.dtype == kind
+    assert back.tobytes() == x.tobytes() == np.array([compiled(value)[1] for value in x], dtype=kind).tobytes()
 
 
 @pytest.mark.parametrize("real", [np.float32, np.float64])

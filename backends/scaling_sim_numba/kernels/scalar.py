@@ -50,12 +50,21 @@ def _exp(x: Any) -> Any:
 
 def order_key(x: Any) -> Any:
     """An integer that sorts as the real number ``x`` does: integer maxima vectorise, those of reals with NaN do not."""
-    raise NotImplementedError
+    number = x if isinstance(x, np.float32) else np.float64(x)
+    return _flipped(number.view(f"i{number.itemsize}"))
 
 
 def order_value(key: Any, like: Any) -> Any:
     """The real number, of the type of ``like``, whose `order_key` is ``key``."""
-    raise NotImplementedError
+    if isinstance(like, np.float32):
+        return _flipped(np.int32(key)).view(np.float32)
+    return _flipped(np.int64(key)).view(np.float64)
+
+
+def _flipped(bits: Any) -> Any:
+    """The bits of reals sort as integers do, but those of negative ones backwards: flip all but the sign."""
+    limits = np.iinfo(bits.dtype)
+    return bits ^ ((bits >> (limits.bits - 1)) & limits.max)
 
 
 @overload(order_key, jit_options={"forceinline": True}, strict=False)
