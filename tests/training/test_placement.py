@@ -120,7 +120,7 @@ def test_cohorts_fill_a_card_and_leave_every_card_its_share(monkeypatch: pytest.
     placement = choose_backend(plan_cohorts(jobs, max_members=1))
     assert placement.max_members(jobs[0]) == 15
     assert choose_backend(plan_cohorts(jobs, max_members=1), device="cuda:1").max_members(jobs[0]) == 30
-    long = [make_job(batch_tokens=2**18, seed=seed) for seed in range(30)]
-    assert choose_backend(plan_cohorts(long, max_members=1)).max_members(long[0]) == 4, "2^23 / (2^18 · 8)"
+    long = [make_job(batch_tokens=2**20, seed=seed) for seed in range(30)]
+    assert choose_backend(plan_cohorts(long, max_members=1)).max_members(long[0]) == 4, "2^25 / (2^20 · 8)"
     installed(monkeypatch, _Cards(bytes_per_member=300.0))
     assert choose_backend(plan_cohorts(jobs, max_members=1)).max_members(jobs[0]) == 2, "four take 1200 of 1000 bytes"
