@@ -25,7 +25,7 @@ PRECISIONS: dict[str, tuple[Precision, ...]] = {"cuda": ("bfloat16", "float32"),
 """What ``precision="auto"`` tries: on a GPU bfloat16 products with float32 weights, moments and sums."""
 SATURATED = 2**25
 """Numbers in one layer's activations (tokens per update times d_model, of all members) from which a larger cohort is
-not worth its memory. Measured on an H200: (1, 16) gains 5 times from 1 to 64 members of 8192 tokens (2^17 to 2^23 numbers),
+not worth its memory. Measured on an H200: (1, 16) gains 5 times from 1 to 64 members of 8192 tokens (2^17 to 2^23),
 (4, 128) 1.6 times from 2^20 to 2^26; beyond that, fewer cohorts only save their starts."""
 MOST_MEMBERS = {"cuda": 512, "cpu": 1}
 """A GPU gains from many members, a CPU trains one model per core."""
