@@ -18,11 +18,16 @@ from scaling_sim.predict.source import Array, Fit, columns_of
 Kind = Literal["final", "curve", "stopped"]
 CURVE_SHARES = (0.03, 0.1, 0.3, 1.0)
 """Shares of a curve's steps at which it counts as measured: its points are correlated, more would count twice."""
-NUM_SIZES, NUM_RATIOS = 16, 12
+COUNT = 200
+"""Runs to choose from."""
+SHAPE = 4 / 3
+"""Sizes for one number of tokens per parameter."""
 RATIOS = (1.0, 1000.0)
 """Tokens per parameter where the runs do not say."""
-WIDER = 2.0
-"""Runs may have this many times fewer or more tokens per parameter than those made: beyond, no law was ever tested."""
+WIDER = 4.0
+"""Runs may have this many times fewer or more tokens per parameter than those made, as ends of isoFLOP grids do."""
+DENSITIES = (1.0, 1.3, 1.7, 2.2, 2.8, 3.6)
+"""Of the lattice of sizes and tokens, until enough of it can be paid for."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ class Constraints:
 
 
 def default_candidates(
-    fit: Fit, budget: float, constraints: Constraints | None = None, count: int = NUM_SIZES * NUM_RATIOS
+    fit: Fit, budget: float, constraints: Constraints | None = None, count: int = COUNT
 ) -> list[Candidate]:
     """Return about ``count`` runs of the kinds that the law reads, none dearer than ``budget`` FLOP.
 
@@ -114,22 +119,28 @@ def default_candidates(
         No such run can be paid for.
     """
     limits = constraints or Constraints()
-    runs = getattr(fit, "runs", None)
-    if runs is None:
+    if getattr(fit, "runs", None) is None:
         raise LawError("published constants come without runs: pass candidates=")
-    sizes = _sizes(runs, budget, limits)
-    ratios = np.geomspace(*_ratios(runs, limits), max(count // len(sizes), 2))
-    if fit.law_name.removesuffix("-floor") in ("kaplan", "kaplan-ns", "kaplan-nd"):
-        made = _kaplan_candidates(fit, _batch(runs, limits), sizes, ratios)
-    else:
-        made = [_final(N, _round(N * ratio), limits.batch) for N in sizes for ratio in ratios]
     most = min(budget, limits.largest_run or np.inf)
-    enough = [c for c in made if _possible(c, limits)]
-    affordable = [c for c in enough if c.cost <= most]
+    for density in DENSITIES:
+        possible = [c for c in _lattice(fit, budget, limits, density * count) if _possible(c, limits)]
+        affordable = [c for c in possible if c.cost <= most]
+        if len(affordable) >= 0.95 * count:
+            break
     if not affordable:
-        cheapest = min((c.cost for c in enough), default=np.nan)
+        cheapest = min((c.cost for c in possible), default=np.nan)
         raise ConfigError(f"budget must pay for one run, {cheapest:.3g} FLOP for the cheapest here; got {most:.3g}")
     return affordable
+
+
+def _lattice(fit: Fit, budget: float, limits: Constraints, count: float) -> list[Candidate]:
+    """About ``count`` runs, even in the logarithms of sizes and of tokens per parameter."""
+    runs = fit.runs  # type: ignore[attr-defined]
+    sizes = _sizes(runs, budget, limits, max(round(np.sqrt(SHAPE * count)), 2))
+    ratios = np.geomspace(*_ratios(runs, limits), max(round(count / len(sizes)), 2))
+    if fit.law_name.removesuffix("-floor") in ("kaplan", "kaplan-ns", "kaplan-nd"):
+        return _kaplan_candidates(fit, _batch(runs, limits), sizes, ratios)
+    return [_final(N, _round(N * ratio), limits.batch) for N in sizes for ratio in ratios]
 
 
 def _possible(run: Candidate, limits: Constraints) -> bool:
@@ -138,11 +149,11 @@ def _possible(run: Candidate, limits: Constraints) -> bool:
     return (run.D or run.tokens or 0.0) <= (limits.max_tokens or np.inf) and bool(steps >= limits.min_steps)
 
 
-def _sizes(runs: Any, budget: float, limits: Constraints) -> list[float]:
+def _sizes(runs: Any, budget: float, limits: Constraints, count: int) -> list[float]:
     if limits.sizes is not None:
         return sorted({float(size) for size in limits.sizes})
     least = float(runs.N[runs.N > 0].min())
-    return [_round(N) for N in np.geomspace(least, max(float(runs.N.max()), np.sqrt(budget / 6)), NUM_SIZES)]
+    return [_round(N) for N in np.geomspace(least, max(float(runs.N.max()), np.sqrt(budget / 6)), count)]
 
 
 def _round(number: float) -> float:

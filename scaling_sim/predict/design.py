@@ -1,9 +1,9 @@
 """Which runs to buy next, so that a target (N* at a budget, a loss, C*) becomes surer.
 
-The law and its misfit (`scaling_sim.predict.discrepancy`) say what each run would tell about the target (`outlook`); a
-search over lists of runs within the budget (`search`) finds the one that leaves least variance. The misfit matters: if
-the law were true, many tiny runs in far corners would pin it down, and where it is not, those
-corners mislead.
+The law and its misfit (`scaling_sim.predict.discrepancy`) say what each run would tell about the target (`outlook`)
+and what error the answer would have (`criteria`); a search over lists of runs within the budget (`search`) finds the
+one that leaves the least. The misfit matters: if the law were true, many tiny runs in far corners would pin it down,
+and where it is not, those corners mislead.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from scaling_sim.config import config_hash
 from scaling_sim.errors import ConfigError, ConvergenceError, DesignError, LawError
 from scaling_sim.laws.registry import get_law
 from scaling_sim.predict.candidates import Candidate, Constraints, default_candidates
+from scaling_sim.predict.criteria import Criterion, FitError, PosteriorVariance
 from scaling_sim.predict.discrepancy import SCHEME, grid, mixture, pose
-from scaling_sim.predict.joint import World, world_by_draws
-from scaling_sim.predict.outlook import worlds
+from scaling_sim.predict.joint import world_by_draws
+from scaling_sim.predict.outlook import outlooks
 from scaling_sim.predict.quantity import Quantity
 from scaling_sim.predict.search import Rules, Search
 from scaling_sim.predict.source import Fit, head
@@ -33,16 +34,16 @@ if TYPE_CHECKING:
 MAX_RUNS = 24
 MAX_COPIES = 1
 """Seeds of one run: another run nearby measures as much, and shows where the law is wrong too."""
-DESIGN_SCHEME = replace(SCHEME, amplitude=(0.004, 0.7))
-"""The misfit that a design reckons with: what the runs show of it, under a weaker prior than that of forecasts.
+SIZE_SCHEME = replace(SCHEME, amplitude=(0.01, 0.5))
+"""The misfit that designs for N* reckon with: what the runs show of it, under a weaker prior than that of forecasts.
 
-Chosen on 18 simulated truths among a few others; tests/predict/test_design_proof.py says what it reaches on others.
+Chosen among a few on 32 simulated truths; tests/predict/test_design_proof.py says what it reaches on others.
 """
 
 
 @dataclass(frozen=True)
 class Purchase:
-    """A run to buy, and the posterior sd of the target (in its scale) expected before and after it is made."""
+    """A run to buy, and the error of the target (in its scale) expected before and after it is made."""
 
     candidate: Candidate
     sd_before: float
@@ -77,8 +78,9 @@ class PlannedRun:
 class Design:
     """Runs in the order in which to make them.
 
-    ``sd_before`` and ``sd_after`` are in the target's ``scale``: "log" (relative) or, for a target with infinite draws,
-    "normal score of its rank".
+    ``sd_before`` and ``sd_after`` are expected errors, root mean square over posterior and misfit: of a forecast its
+    posterior sd, of N* that of the N* which `allocate` will give. They are in the target's ``scale``: "log" (relative)
+    or, for a target with infinite draws, "normal score of its rank".
     """
 
     target: str
@@ -91,7 +93,7 @@ class Design:
 
     @property
     def sd_after(self) -> float:
-        """Expected posterior sd of the target once all runs are made."""
+        """Expected error of the target once all runs are made."""
         return self.purchases[-1].sd_after if self.purchases else self.sd_before
 
     @property
@@ -116,8 +118,8 @@ class Design:
     def to_dataframe(self) -> pd.DataFrame:
         """One row per different run: how often to make it, kind, N, tokens, D, B, S, cost, share of the budget, sd.
 
-        Rows are in the order in which the first copies are to be made; ``target_sd_before`` is the target's sd before
-        the first copy, ``target_sd_after`` that after the row's runs and all rows above.
+        Rows are in the order in which the first copies are to be made; ``target_sd_before`` is the target's error
+        before the first copy, ``target_sd_after`` that after the row's runs and all rows above.
         """
         import pandas as pd
 
@@ -174,7 +176,7 @@ def design(
     misfit: bool = True,
     max_runs: int = MAX_RUNS,
 ) -> Design:
-    """Return the runs within ``budget`` that shrink the posterior of a target the most.
+    """Return the runs within ``budget`` that leave the least error of a target.
 
     Parameters
     ----------
@@ -213,21 +215,21 @@ def design(
     chosen = best_size(compute) if compute is not None else target
     assert chosen is not None
     pool = list(default_candidates(fit, budget, constraints) if candidates is None else candidates)
-    views, notes = _worlds(fit, chosen, pool, noise, misfit)
-    search = Search(views, np.array([c.cost for c in pool]), Rules(budget, max_runs, MAX_COPIES))
+    criterion, scale, notes = _criterion(fit, chosen, pool, noise, misfit)
+    search = Search(criterion, np.array([c.cost for c in pool]), Rules(budget, max_runs, MAX_COPIES))
     order = search.best()
-    sds = [float(np.sqrt(max(search.variance(order[:k]), 0.0))) for k in range(len(order) + 1)]
+    sds = [search.error(order[:k]) for k in range(len(order) + 1)]
     bought = tuple(Purchase(pool[i], *sds[k : k + 2]) for k, i in enumerate(order))
-    return Design(chosen.name, views[0].scale, bought, sds[0], float(budget), head(fit), notes)
+    return Design(chosen.name, scale, bought, sds[0], float(budget), head(fit), notes)
 
 
-def _worlds(
+def _criterion(
     fit: Fit, target: Target | Quantity, pool: Sequence[Candidate], noise: float | None, misfit: bool
-) -> tuple[list[World], tuple[str, ...]]:
-    """Second moments at several draws, or over all draws by the law alone; and a note on what is taken for true."""
+) -> tuple[Criterion, str, tuple[str, ...]]:
+    """What lists of runs are judged by, the scale of the target, and a note on what is taken for true."""
     if isinstance(target, Target) and target.kind != "crossover" and misfit:
         try:
-            return _with_misfit(fit, target, pool, noise), ()
+            return _with_misfit(fit, target, pool, noise), "log", ()
         except (DesignError, LawError, ConvergenceError) as error:
             why = (f"the law is taken as true: {error}",)
     else:
@@ -235,16 +237,19 @@ def _worlds(
     draws = (target.quantity(fit) if isinstance(target, Target) else target).draws
     if len(draws) != len(next(iter(fit.draws.values()))):
         raise ConfigError("the target must come from this fit: it has another number of draws")
-    return [world_by_draws(fit, draws, pool, noise)], why
+    world = world_by_draws(fit, draws, pool, noise)
+    return PosteriorVariance([world]), world.scale, why
 
 
-def _with_misfit(fit: Fit, target: Target, pool: Sequence[Candidate], noise: float | None) -> list[World]:
+def _with_misfit(fit: Fit, target: Target, pool: Sequence[Candidate], noise: float | None) -> Criterion:
+    """The error that `forecast` or `allocate` will have: the one reckons with a misfit, the other does not."""
     runs = getattr(fit, "runs", None)
     if runs is None:
         raise DesignError("there are no runs behind these constants")
-    problem, mode = pose(runs, getattr(fit, "law", None) or get_law(fit.law_name), DESIGN_SCHEME)
+    scheme = SCHEME if target.kind == "loss" else SIZE_SCHEME
+    problem, mode = pose(runs, getattr(fit, "law", None) or get_law(fit.law_name), scheme)
     model = mixture(problem, grid(problem, mode))
-    found = worlds(fit, problem, model, target, pool, noise)
-    if not found:
+    views = outlooks(fit, problem, model, target, pool, noise)
+    if not views:
         raise ConvergenceError("no draw gives the target a value")
-    return found
+    return PosteriorVariance([view.world() for view in views]) if target.kind == "loss" else FitError(views)

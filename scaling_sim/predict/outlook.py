@@ -2,14 +2,14 @@
 
 About a draw θ the target t, the log losses y of the runs that could be made and the log losses x of those that were are
 jointly normal: each is linear in the law's coordinates (its prior is the fit's) plus the discrepancy δ of
-`scaling_sim.predict.discrepancy`, a Gaussian process of C and tokens/N. Conditioning on x leaves Cov(t, y). A few draws
-stand for the posterior (pseudo-Bayesian design, Chaloner & Verdinelli 1995, section 4): where it is wide, no single
-linearisation serves.
+`scaling_sim.predict.discrepancy`, a Gaussian process of C and tokens/N. A few draws stand for the posterior
+(pseudo-Bayesian design, Chaloner & Verdinelli 1995, section 4): where it is wide, no single linearisation serves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,7 +29,52 @@ TILT = 0.5
 """e-folds of N on both sides of N* between which the slope of δ moves the best size."""
 
 
-def worlds(
+@dataclass(frozen=True)
+class Outlook:
+    """Target and log losses about one draw; the m rows made come first, then those of the runs that could be made.
+
+    Attributes
+    ----------
+    jacobian : (m + n, p) derivatives of the log losses in the law's coordinates
+    gradient : (p,) derivatives of the target
+    prior_sd : (p,) of the coordinates
+    amplitude : sd of the discrepancy
+    kernel : (m + n, m + n) its correlations
+    reads, reads_itself : (m + n,) and scalar: correlations with what of it the target reads, and the square of that
+    made_noise : (m,) variances of the errors of the rows made
+    noise : (m_i, m_i) covariance of the errors of each run that could be made
+    """
+
+    jacobian: Array
+    gradient: Array
+    prior_sd: Array
+    amplitude: float
+    kernel: Array
+    reads: Array
+    reads_itself: float
+    made_noise: Array
+    noise: list[Array]
+
+    @property
+    def finite(self) -> bool:
+        """Whether every formula has a value here."""
+        parts = (self.jacobian, self.gradient, self.reads, np.array(self.reads_itself))
+        return all(bool(np.isfinite(part).all()) for part in parts)
+
+    def world(self) -> World:
+        """Second moments of target and runs given the rows made."""
+        J = np.concatenate([self.gradient[None], self.jacobian]) * self.prior_sd
+        misfit = np.block([[np.array([[self.reads_itself]]), self.reads[None]], [self.reads[:, None], self.kernel]])
+        joint = J @ J.T + self.amplitude**2 * misfit
+        made = len(self.made_noise)
+        rest = np.r_[0, np.arange(1 + made, len(joint))]
+        inner = joint[1 : 1 + made, 1 : 1 + made] + np.diag(self.made_noise)
+        cross = joint[rest, 1 : 1 + made]
+        given = joint[np.ix_(rest, rest)] - cross @ np.linalg.solve(inner, cross.T)
+        return World(np.asarray(given), self.noise, "log")
+
+
+def outlooks(
     fit: Fit,
     problem: Problem,
     model: Discrepancy,
@@ -37,35 +82,29 @@ def worlds(
     runs: Sequence[Candidate],
     noise: float | None = None,
     num: int = NUM_DRAWS,
-) -> list[World]:
-    """One `World` for each of ``num`` draws; draws at which a formula has no value are left out."""
-    columns = _columns(problem, runs)
-    made, could = len(problem.where), len(next(iter(columns.values())))
-    chosen = np.linspace(0, len(model.amplitude) - 1, num).astype(np.int64)
+) -> list[Outlook]:
+    """One for each of ``num`` draws; draws at which a formula has no value are left out."""
+    columns, (role, where) = _columns(problem, runs), _places(problem, runs)
+    kernel = matern(where, where) * (role[:, None] == role)
+    asked = role == _target_role(problem, target)
     found = []
-    for k in chosen.tolist():
+    for k in np.linspace(0, len(model.amplitude) - 1, num).astype(np.int64).tolist():
         u = _coordinates(problem, model, k)
-        J_made = problem.prediction(u)[1]
-        J_could = _jacobian(problem, u, columns)
-        places, functional, gradient = _target(problem, u, target)
-        kernel = _kernel(problem, runs, places, target)
-        J = np.concatenate([J_made, J_could, gradient[None]])
-        A = np.eye(made + could, made + could + len(functional))
-        A = np.concatenate([A, np.concatenate([np.zeros(made + could), functional])[None]])
-        prior_sd = problem.prior()[1]
-        joint = (J * prior_sd**2) @ J.T + float(model.amplitude[k]) ** 2 * (A @ kernel @ A.T)
-        errors = [misfit_noise(fit, model, c, noise, k) for c in runs]
-        if np.isfinite(joint).all():
-            found.append(World(_given(joint, made, _made_noise(problem, model, k)), errors, "log"))
+        places, weights, gradient = _target(problem, u, target)
+        one = Outlook(
+            jacobian=np.concatenate([problem.prediction(u)[1], _jacobian(problem, u, columns)]),
+            gradient=gradient,
+            prior_sd=problem.prior()[1],
+            amplitude=float(model.amplitude[k]),
+            kernel=kernel,
+            reads=np.asarray(np.where(asked, matern(where, places) @ weights, 0.0)),
+            reads_itself=float(weights @ matern(places, places) @ weights),
+            made_noise=_made_noise(problem, model, k),
+            noise=[misfit_noise(fit, model, c, noise, k) for c in runs],
+        )
+        if one.finite:
+            found.append(one)
     return found
-
-
-def _given(joint: Array, made: int, variance: Array) -> Array:
-    """Covariance of (t, y) given x, the target first."""
-    order = np.concatenate([[len(joint) - 1], np.arange(made, len(joint) - 1)])
-    inner = joint[:made, :made] + np.diag(variance)
-    cross = joint[np.ix_(order, np.arange(made))]
-    return np.asarray(joint[np.ix_(order, order)] - cross @ np.linalg.solve(inner, cross.T))
 
 
 def _made_noise(problem: Problem, model: Discrepancy, k: int) -> Array:
@@ -137,17 +176,14 @@ def _where(problem: Problem, C: Array, N: Array) -> Array:
     return problem.scheme.where(C, N if problem.knows_sizes else np.full(len(C), np.nan))
 
 
-def _kernel(problem: Problem, runs: Sequence[Candidate], places: Array, target: Target) -> Array:
-    """Correlations of δ over all places: 1 process for each role."""
-    C = np.concatenate([c.compute for c in runs])
+def _places(problem: Problem, runs: Sequence[Candidate]) -> tuple[Array, Array]:
+    """Role (m + n,) and place (m + n, 2) of every row made and every measurement of every run that could be."""
     sizes = [len(c.compute) for c in runs]
-    could = _where(problem, C, np.repeat([c.N for c in runs], sizes))
     last = len(problem.roles) - 1
     kinds = [problem.roles.index(c.kind) if c.kind in problem.roles else last for c in runs]
-    asked = np.full(len(places), _target_role(problem, target))
-    role = np.concatenate([problem.role, np.repeat(kinds, sizes), asked])
-    where = np.concatenate([problem.where, could, places])
-    return np.asarray(matern(where, where) * (role[:, None] == role))
+    C = np.concatenate([c.compute for c in runs])
+    could = _where(problem, C, np.repeat([c.N for c in runs], sizes))
+    return np.r_[problem.role, np.repeat(kinds, sizes)], np.concatenate([problem.where, could])
 
 
 def _target_role(problem: Problem, target: Target) -> int:

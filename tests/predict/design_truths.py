@@ -9,10 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling_sim.predict.candidates import default_candidates
-from scaling_sim.predict.design import design
-from scaling_sim.predict.discrepancy import Discrepancy, learn
-from scaling_sim.predict.targets import best_size, curvature, loss_of
+from scaling_sim.inference.design import prepare
+from scaling_sim.inference.point import posterior_mode
+from scaling_sim.inference.target import LogPosterior
+from scaling_sim.laws.registry import get_law
+from scaling_sim.predict.allocate import chinchilla_size
+from scaling_sim.predict.candidates import Candidate, default_candidates
+from scaling_sim.predict.design import MAX_RUNS, design
+from scaling_sim.predict.discrepancy import learn
+from scaling_sim.predict.targets import Target
 from scaling_sim.runs.table import RunTable
 from tests.predict.support import table
 
@@ -21,7 +26,7 @@ Runs = tuple[Array, Array]
 
 BUDGET, COMPUTE, NOISE = 1e19, 1e20, 0.008
 N_ASKED, TOKENS_ASKED = 1e9, COMPUTE / 6e9
-MAX_RUNS = 24
+LAW = get_law("chinchilla")
 KINDS = ("law", "drift", "interaction")
 
 
@@ -60,61 +65,91 @@ class Truth:
         return float(log_N[np.argmin(self.log_loss(np.exp(log_N), C / 6 / np.exp(log_N)))])
 
 
-def errors(seed: int) -> dict[tuple[str, str], float]:
-    """Squared error of (target, way of choosing runs) after the runs of each way were made."""
-    truth, rng = Truth.draw(seed), np.random.default_rng([seed, 1])
-    N = np.repeat(np.geomspace(3e6, 3e7, 5), 4)
-    pilot = (N, N * np.tile(np.geomspace(5, 80, 4), 5))
-    losses = truth.log_loss(*pilot) + NOISE * rng.standard_t(5, len(N))
-    runs = _table(pilot, losses)
-    model = learn(runs, "chinchilla")
-    fit: Any = SimpleNamespace(law=model.law, law_name="chinchilla", draws=model.draws, runs=runs, noise={})
-    ways = {"grid": _grid(model), "random": _random(fit, rng)}
-    for name, target in (("size", best_size(COMPUTE)), ("loss", loss_of(N_ASKED, TOKENS_ASKED))):
-        bought = [p.candidate for p in design(fit, target, budget=BUDGET, max_runs=MAX_RUNS).purchases]
-        ways[name] = np.array([c.N for c in bought]), np.array([c.tokens for c in bought], dtype=np.float64)
-    found: dict[tuple[str, str], float] = {}
-    for way, (n, tokens) in ways.items():
-        noise = NOISE * np.random.default_rng([seed, 2]).standard_t(5, len(n))
-        everything = np.r_[pilot[0], n], np.r_[pilot[1], tokens]
-        size, loss = _estimates(_table(everything, np.r_[losses, truth.log_loss(n, tokens) + noise]))
-        if way != "loss":
-            found["size", way] = (size - truth.log_best_size(COMPUTE)) ** 2
-        if way != "size":
-            found["loss", way] = float(loss - truth.log_loss(np.array(N_ASKED), np.array(TOKENS_ASKED))) ** 2
-    return found
+@dataclass(frozen=True)
+class Problem:
+    """A truth, the runs made so far, and what has to be answered: N* at `COMPUTE`, or the loss of one run there."""
+
+    truth: Truth
+    seed: int
+    made: Runs
+    log_losses: Array
+
+    @classmethod
+    def of(cls, seed: int) -> Problem:
+        truth, N = Truth.draw(seed), np.repeat(np.geomspace(3e6, 3e7, 5), 4)
+        made = N, N * np.tile(np.geomspace(5, 80, 4), 5)
+        noise = NOISE * np.random.default_rng([seed, 1]).standard_t(5, len(N))
+        return cls(truth, seed, made, truth.log_loss(*made) + noise)
+
+    @property
+    def fit(self) -> Any:
+        """A fit of the runs made; a design asks it for its runs and its law."""
+        runs = _table(self.made, self.log_losses)
+        return SimpleNamespace(law=LAW, law_name=LAW.name, runs=runs, noise={}, draws=_mode(runs))
+
+    def ways(self, target: Target) -> dict[str, Runs]:
+        """Next runs for `BUDGET`: designed for the target, an isoFLOP grid, and random ones."""
+        fit = self.fit
+        bought = [p.candidate for p in design(fit, target, budget=BUDGET).purchases]
+        designed = np.array([c.N for c in bought]), np.array([c.tokens for c in bought], dtype=np.float64)
+        return {"design": designed, "grid": _grid(fit), "random": _random(fit, self.seed)}
+
+    def errors(self, target: Target, repetitions: int) -> dict[str, float]:
+        """Mean squared error of the answer by way, over repetitions of the errors of the new runs."""
+        answer = _size if target.kind == "size" else _loss
+        right = self.truth.log_best_size(COMPUTE)
+        if target.kind == "loss":
+            right = float(self.truth.log_loss(np.array(N_ASKED), np.array(TOKENS_ASKED)))
+        found = {}
+        for way, (N, tokens) in self.ways(target).items():
+            everything = np.r_[self.made[0], N], np.r_[self.made[1], tokens]
+            squares = []
+            for k in range(repetitions):
+                noise = NOISE * np.random.default_rng([self.seed, 2, k]).standard_t(5, len(N))
+                runs = _table(everything, np.r_[self.log_losses, self.truth.log_loss(N, tokens) + noise])
+                squares.append((answer(runs) - right) ** 2)
+            found[way] = float(np.mean(squares))
+        return found
 
 
 def _table(runs: Runs, log_loss: Array) -> RunTable:
     return table(N=runs[0], tokens=runs[1], loss=np.exp(log_loss))
 
 
-def _grid(model: Discrepancy) -> Runs:
+def _grid(fit: Any) -> Runs:
     """An isoFLOP grid for the budget: five sizes about the best one at each of three levels, a factor of 3 apart."""
     levels = BUDGET / 5 / (1 + 1 / 3 + 1 / 9) * np.array([1, 1 / 3, 1 / 9])
-    best = [float(np.median(best_size(C).quantity(model).draws)) for C in levels]
-    N = np.concatenate([b * np.array([0.25, 0.5, 1, 2, 4]) for b in best])
+    N = np.concatenate([best * np.array([0.25, 0.5, 1, 2, 4]) for best in chinchilla_size(levels, fit.draws)])
     return N, np.repeat(levels, 5) / 6 / N
 
 
-def _random(fit: Any, rng: np.random.Generator) -> Runs:
-    """Runs of the pool in random order while they fit into the budget."""
-    pool = default_candidates(fit, BUDGET)
-    left, chosen = BUDGET, []
-    for place in rng.permutation(len(pool)).tolist():
-        if pool[place].cost <= left and len(chosen) < MAX_RUNS:
-            chosen.append(pool[place])
-            left -= pool[place].cost
+def _random(fit: Any, seed: int) -> Runs:
+    """Runs of the pool in random order while they fit into the budget, drawn until these use it up."""
+    pool, rng = default_candidates(fit, BUDGET), np.random.default_rng([seed, 3])
+    left, chosen = BUDGET, list[Candidate]()
+    while left > 0.01 * BUDGET:
+        left, chosen = BUDGET, []
+        for place in rng.permutation(len(pool)).tolist():
+            if pool[place].cost <= left and len(chosen) < MAX_RUNS:
+                chosen.append(pool[place])
+                left -= pool[place].cost
     return np.array([c.N for c in chosen]), np.array([c.tokens for c in chosen], dtype=np.float64)
 
 
-def _estimates(runs: RunTable) -> tuple[float, float]:
-    """ln N* and ln loss by law and discrepancy, as a design takes its targets: medians over draws."""
-    model = learn(runs, "chinchilla")
-    middle, bend = curvature(model, COMPUTE)
-    log_N = float(np.median(middle)) + np.linspace(-2.5, 2.5, 51)
-    height = 0.5 * bend[:, None] * (log_N - middle[:, None]) ** 2
-    height += model.shift(np.full(len(log_N), COMPUTE), np.exp(log_N), "final")
-    size = float(np.median(log_N[np.argmin(height, axis=1)]))
+def _mode(runs: RunTable) -> dict[str, Array]:
+    """Parameters at the mode of the posterior that `scaling_sim.fit` samples."""
+    target = LogPosterior(LAW, prepare(runs, LAW))
+    mode = posterior_mode(target)[0].u[None, : target.num_law]
+    return {name: np.asarray(values) for name, values in LAW.to_parameters(mode, target.centre).items()}
+
+
+def _size(runs: RunTable) -> float:
+    """ln N* as `allocate` has it: by the law alone."""
+    return float(np.log(chinchilla_size(COMPUTE, _mode(runs))[0]))
+
+
+def _loss(runs: RunTable) -> float:
+    """ln loss as `forecast` has it: the median over draws of law and discrepancy."""
     asked = {"N": np.array([N_ASKED]), "tokens": np.array([TOKENS_ASKED])}
-    return size, float(np.median(model.log_loss(asked, COMPUTE, scatter=False)))
+    model = learn(runs, LAW, num_draws=500)
+    return float(np.median(model.log_loss(asked, COMPUTE, scatter=False)))

@@ -33,7 +33,7 @@ KINDS = {"final": ("finished run", OURS), "curve": ("learning curve", OURS), "st
 
 @drawn
 def figure_design(data: ReportData) -> ReportFigure:
-    """Size and tokens of the next runs beside those made, and the target's sd as they are made."""
+    """Size and tokens of the next runs beside those made, and the target's error as they are made."""
     plan = data.design
     if plan is None or not plan.purchases:
         raise NothingToShow("no next runs were chosen")
@@ -43,7 +43,7 @@ def figure_design(data: ReportData) -> ReportFigure:
     _where(left, data, plan)
     _effect(right, plan)
     figure.reading = (
-        f"{len(plan.purchases)} runs for {number(plan.cost)} FLOP are expected to bring the sd of {plan.target} "
+        f"{len(plan.purchases)} runs for {number(plan.cost)} FLOP are expected to bring the error of {plan.target} "
         f"({plan.scale}) from {number(plan.sd_before)} to {number(plan.sd_after)}. A larger mark is a dearer run."
     )
     return figure
@@ -81,9 +81,9 @@ def _where(ax: Axes, data: ReportData, plan: Design) -> None:
 def _effect(ax: Axes, plan: Design) -> None:
     cost = np.cumsum([0.0, *(p.candidate.cost for p in plan.purchases)]) / plan.budget
     sd = np.array([plan.sd_before, *(p.sd_after for p in plan.purchases)])
-    line(ax, cost, sd, series="target sd", colour=OURS)
+    line(ax, cost, sd, series="target error", colour=OURS)
     points(ax, cost, sd, series="after each run", colour=OURS, size=4.0)
     ax.set_xlabel(f"share of the budget of {number(plan.budget)} FLOP")
-    ax.set_ylabel(f"expected sd of {plan.target}")
+    ax.set_ylabel(f"expected error of {plan.target}")
     ax.set_ylim(0.0, 1.08 * float(sd.max()))
     ax.set_xlim(-0.02, 1.05)
