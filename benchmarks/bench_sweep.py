@@ -141,9 +141,9 @@ def eager(options: Any, folder: Path) -> dict[str, Any]:
             optimizer.zero_grad(set_to_none=True)
             made += 1
             if began == 0.0 and made == 5:
-                float(loss)
+                loss.item()
                 made, began = 0, time.perf_counter()
-        float(loss)
+        loss.item()
         rates.append(made / (time.perf_counter() - began))
     each = options.runs // len(SHAPES)
     tokens = [round(rate * SEQUENCES * CONTEXT / 1e6, 2) for rate in rates]
@@ -201,6 +201,7 @@ def main() -> None:
             ("serial", "serial (scaled)", {}),
             ("eager", "eager PyTorch (scaled)", {}),
             ("sweep", "sweep, auto", {"backend": "auto"}),
+            ("sweep", "sweep, warm, 3 workers", {"workers": 3}),
         )
         for what, name, changes in others:
             rows.append(launch(what, name, given, place, **changes))
