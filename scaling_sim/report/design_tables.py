@@ -29,8 +29,8 @@ def design_table(data: ReportData) -> Table | None:
     shown = [name for name in _HEADS if frame[name].notna().any()]
     rows = tuple(tuple(_cell(row[name]) for name in shown) for _, row in frame.iterrows())
     note = (
-        f"error: expected error of {plan.target} ({plan.scale}, root mean square), before the row's first run and after "
-        "its last. "
+        f"error: expected error of {plan.target} ({plan.scale}, root mean square), before the row's first run and "
+        "after its last. "
         f"Together {number(plan.cost)} of {number(plan.budget)} FLOP. {'; '.join(plan.notes)}"
     )
     return Table("design", "The next runs", tuple(_HEADS[name] for name in shown), rows, note.strip())
