@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,9 @@ class Law(ABC):
     """Columns of `scaling_sim.runs.table.RunTable` that the formula reads, besides the response."""
     response: str = "loss"
     """What the formula predicts: the loss, or ``B_crit`` for the critical batch."""
+    form: Literal["final", "curve", "early-stopped", "joint"] = "final"
+    """Of what its loss is: a finished run, a point of a learning curve at constant learning rate, or a run stopped when
+    its test loss no longer fell; ``joint``: of the last two, by the columns given (`kaplan`)."""
     single_epoch: bool = False
     """True if the form knows only tokens processed, so that it cannot contradict itself (no crossover)."""
 

@@ -58,6 +58,7 @@ class KaplanJoint(Law):
 
     name = "kaplan"
     columns = ("N", "D", "B", "S")
+    form = "joint"
 
     def __init__(self, shared: bool = True) -> None:
         self.shared = shared

@@ -25,6 +25,7 @@ class KaplanND(Law):
     name = "kaplan-nd"
     parameters = ("alpha_N", "N_c", "alpha_D", "D_c")
     columns = ("N", "D")
+    form = "early-stopped"
 
     def coordinates(self, centre: Centre) -> tuple[Coordinate, ...]:
         """Overfit at the centre between 1 % and a factor of 3, exponents .02 to .5 (90 % of the prior)."""

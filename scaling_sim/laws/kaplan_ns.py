@@ -26,6 +26,7 @@ class KaplanNS(Law):
     name = "kaplan-ns"
     parameters = ("alpha_N", "N_c", "alpha_S", "S_c")
     columns = ("N", "S")
+    form = "curve"
     single_epoch = True
 
     def coordinates(self, centre: Centre) -> tuple[Coordinate, ...]:

@@ -20,6 +20,7 @@ class PowerD(PowerLaw):
     name = "power-d"
     parameters = ("alpha_D", "D_c")
     columns = ("D",)
+    form = "early-stopped"
     column, exponent, scale = "D", "alpha_D", "D_c"
 
     def observe(self, runs: RunTable) -> Observations:

@@ -24,15 +24,13 @@ if TYPE_CHECKING:
 
     from scaling_sim.laws.base import Law
 
-JOINT = ("kaplan", "kaplan-floor")
-CURVES = ("kaplan-ns", "kaplan-ns-floor")
 UNITS = {"S_min": "steps", "E_min": "tokens", "S": "steps", "tokens": "tokens", "D": "tokens", "C": "flop"}
 MEANING = {
-    **dict.fromkeys(JOINT, "a run at constant learning rate on fresh data, when it passes the loss"),
-    **dict.fromkeys(CURVES, "a run at constant learning rate on fresh data, when it passes the loss"),
-    **dict.fromkeys(("kaplan-nd", "kaplan-nd-floor"), "an early-stopped run: the unique tokens that it needs"),
+    **dict.fromkeys(("joint", "curve"), "a run at constant learning rate on fresh data, when it passes the loss"),
+    "early-stopped": "an early-stopped run: the unique tokens that it needs",
+    "final": "finished runs of that many tokens, not a moment of a longer one",
 }
-"""What the numbers are of; other laws speak of finished runs of that length, not of a moment of a longer one."""
+"""What the numbers are of, by the form of the law."""
 LOG_TOKENS = (0.0, 110.0)
 """Between which tokens are sought where a law is not solved in closed form."""
 PLACES = 48
@@ -136,20 +134,19 @@ def efficiency(
     found = discrepancy_of(fit) if discrepancy else "the law alone: no discrepancy"
     model = found if isinstance(found, Discrepancy) else None
     notes = () if model is not None else (str(found),)
-    if B is None and law.name in CURVES and getattr(fit, "runs", None) is not None:
+    if B is None and law.form == "curve" and getattr(fit, "runs", None) is not None:
         batch = main_batch(fit.runs)  # type: ignore[attr-defined]
         B = batch if np.isfinite(batch) else None
     p = columns_of(fit if model is None else model)
-    if model is not None and law.name in CURVES and B is None:
+    if model is not None and law.form == "curve" and B is None:
         notes = ("compute unknown without a batch: the law alone, no discrepancy",)
     cells = [[_cell(solve, law, p, target, size, B, model, seed) for size in sizes] for target in losses]
     draws = {
         name: np.stack([np.stack([cell[name] for cell in row], axis=-1) for row in cells], axis=1)
         for name in cells[0][0]
     }
-    batch_used = B if B is not None or law.name not in JOINT else "critical"
-    meaning = MEANING.get(law.name, "finished runs of that many tokens, not a moment of a longer one")
-    return Efficiency(losses, sizes, draws, batch_used, meaning, head(fit), notes)
+    batch_used = B if B is not None or law.form != "joint" else "critical"
+    return Efficiency(losses, sizes, draws, batch_used, MEANING[law.form], head(fit), notes)
 
 
 Solve = Callable[["Law", Mapping[str, Array], Array, float, float | None], dict[str, Array]]
@@ -226,9 +223,9 @@ def _first(
 
 
 def _solver(law: Law) -> Solve:
-    if law.name in JOINT:
+    if law.form == "joint":
         return _joint
-    if law.name in CURVES:
+    if law.form == "curve":
         return _curves
     if "N" in law.columns and law.response == "loss" and {"N"} < set(law.columns) <= {"N", "D", "tokens"}:
         return _final
@@ -236,7 +233,7 @@ def _solver(law: Law) -> Solve:
 
 
 def _role(law: Law) -> str:
-    if law.name in (*JOINT, *CURVES):
+    if law.form in ("joint", "curve"):
         return "curve"
     return "stopped" if "tokens" not in law.columns else "final"
 

@@ -25,12 +25,10 @@ from scaling_sim.predict.unlikely import warn_of_the_impossible
 if TYPE_CHECKING:
     import pandas as pd
 
-JOINT = ("kaplan", "kaplan-floor")
 CURVE_POINTS = 64
 UNKNOWN_COMPUTE = "compute unknown without N and tokens: the law and the scatter of single runs, no discrepancy"
 _ROLES = {"early-stopped": "stopped", "curve": "curve", "final": "final"}
 """Role of the rows that inform a form."""
-_FORMS = {"kaplan-nd": "early-stopped", "power-d": "early-stopped", "kaplan-ns": "curve"}
 
 
 @dataclass(frozen=True)
@@ -249,8 +247,8 @@ def _law_loss(fit: Fit, p: Mapping[str, Array], run: Run) -> tuple[Array, str, t
     def loss(*names: str) -> Array:
         return np.asarray(law.loss(p, run.columns(names, fit.law_name)), dtype=np.float64)[:, 0]
 
-    if fit.law_name not in JOINT:
-        return loss(*law.columns), _FORMS.get(fit.law_name.removesuffix("-floor"), "final"), ()
+    if law.form != "joint":
+        return loss(*law.columns), law.form, ()
     if run.B is None or run.S is None:
         if run.D is None:
             raise ConfigError(f"{fit.law_name!r} needs B and S (a learning curve) or D (an early-stopped run)")

@@ -20,7 +20,6 @@ from scaling_sim.predict.source import Array, Fit, columns_of, source_of
 if TYPE_CHECKING:
     import pandas as pd
 
-JOINT = ("kaplan", "kaplan-floor")
 NOT_COMPARABLE = (
     "BERT-large has 3.4e8 parameters and T5-11B 1.1e10, but their losses are not comparable with these: one is the "
     "loss of masked words given both sides, the other that of dropped spans given the rest, by an encoder and decoder"
@@ -209,9 +208,9 @@ def _row(fit: Fit, name: str, size: KnownSize) -> KnownRow:
 def _loss(fit: Fit, size: KnownSize) -> Array:
     """(n,) loss by the law alone of this size on these tokens, all fresh."""
     p = columns_of(fit)
-    if fit.law_name in JOINT:
-        return critical_loss(np.array([size.N]), np.array([size.tokens]), p)[:, 0]
     law = getattr(fit, "law", None) or get_law(fit.law_name)
+    if law.form == "joint":
+        return critical_loss(np.array([size.N]), np.array([size.tokens]), p)[:, 0]
     columns = {"N": np.array([size.N]), "tokens": np.array([size.tokens]), "D": np.array([size.tokens])}
     return np.asarray(law.loss(p, columns), dtype=np.float64)[:, 0]
 

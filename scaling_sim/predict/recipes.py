@@ -19,7 +19,7 @@ from scaling_sim.laws.constants import FRONTIER_LAW
 from scaling_sim.laws.registry import get_law
 from scaling_sim.predict.allocate import allocate
 from scaling_sim.predict.discrepancy import Discrepancy, discrepancy_of
-from scaling_sim.predict.efficiency import CURVES, JOINT, positive
+from scaling_sim.predict.efficiency import positive
 from scaling_sim.predict.known import critical_loss
 from scaling_sim.predict.quantity import Quantity
 from scaling_sim.predict.source import Array, Fit, columns_of, compute_range, source_of
@@ -179,8 +179,8 @@ def compare_recipes(
     grid = _grid(spans, budgets)
     models, why = _models(base, recipe, discrepancy)
     rng = np.random.default_rng([seed, 6])
-    with_shift = [_log_loss(m, law, grid, N, seed + k) for k, m in enumerate(models)]
-    alone = [_log_loss(f, law, grid, N, None) for f in (base, recipe)]
+    with_shift = [_log_loss(m, grid, N, seed + k) for k, m in enumerate(models)]
+    alone = [_log_loss(f, grid, N, None) for f in (base, recipe)]
     first, second = _paired(with_shift, rng)
     found = _multipliers(first, second, grid, budgets, targets)
     other = _multipliers(*_paired(alone, rng), grid, budgets, targets)
@@ -248,26 +248,26 @@ def _at(places: Array, grid: Array, rows: Array) -> Array:
     return np.asarray(rows[:, left] * (1 - (at - left)) + rows[:, left + 1] * (at - left))
 
 
-def _log_loss(fit: Fit, law_name: str, grid: Array, N: float | None, seed: int | None) -> Array:
+def _log_loss(fit: Fit, grid: Array, N: float | None, seed: int | None) -> Array:
     """(n, g) draws of the expected log loss over log compute (g,)."""
     C = np.exp(grid)
     if N is None:
         plan = allocate(fit, C, backtest=None)
         log_loss, sizes = np.log(plan.draws["law_alone_loss"]), np.median(plan.draws["N"], axis=0)
     else:
-        log_loss, sizes = np.log(_fixed_size(fit, law_name, N, C)), np.full(len(C), N)
+        log_loss, sizes = np.log(_fixed_size(fit, N, C)), np.full(len(C), N)
     if seed is None or not isinstance(fit, Discrepancy):
         return log_loss
-    role = "curve" if law_name in (*JOINT, *CURVES) else "final"
+    role = "curve" if fit.law.form in ("joint", "curve") else "final"
     return np.asarray(log_loss + fit.shift(C, sizes, role, seed))
 
 
-def _fixed_size(fit: Fit, law_name: str, N: float, C: Array) -> Array:
+def _fixed_size(fit: Fit, N: float, C: Array) -> Array:
     """(n, g) expected loss of runs of one size."""
     tokens, p = C / (6 * N), columns_of(fit)
-    if law_name in JOINT:
-        return critical_loss(np.full(len(C), N), tokens, p)
     law = getattr(fit, "law", None) or get_law(fit.law_name)
+    if law.form == "joint":
+        return critical_loss(np.full(len(C), N), tokens, p)
     columns = {"N": np.full(1, N), "tokens": tokens, "D": tokens}
     return np.asarray(law.loss(p, {name: columns[name] for name in law.columns}), dtype=np.float64)
 
@@ -281,7 +281,7 @@ def _one_law(base: Fit, recipe: Fit, N: float | None) -> str:
     name = base.law_name
     if N is not None:
         law = None if name == FRONTIER_LAW else get_law(getattr(base, "law", None) or name)
-        if law is None or (name not in JOINT and not {"N", "tokens"} <= set(law.columns)):
+        if law is None or (law.form != "joint" and not {"N", "tokens"} <= set(law.columns)):
             raise LawError(f"{name!r} does not price runs of a given size; leave N out, or use kaplan or chinchilla")
     return name
 
