@@ -16,7 +16,7 @@ from scaling_sim.predict.backtest import Backtest, backtest_of
 from scaling_sim.predict.discrepancy import Discrepancy, discrepancy_of
 from scaling_sim.predict.offsets import offsets, split_columns
 from scaling_sim.predict.overfit import THRESHOLD, converged_loss, data_needed, overfitting, stopping_step
-from scaling_sim.predict.quantity import Quantity
+from scaling_sim.predict.quantity import Loss, Quantity
 from scaling_sim.predict.reach import Reach
 from scaling_sim.predict.run import Run
 from scaling_sim.predict.source import Array, Fit, columns_of, compute_range, head
@@ -57,7 +57,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Forecast(Loss):
     """Draws of the loss that a run will be measured to have.
 
     Attributes
@@ -97,20 +97,6 @@ class Forecast:
     notes: tuple[str, ...] = ()
     backtest_coverage90: float | None = None
     untested: str | None = None
-
-    @property
-    def median(self) -> float:
-        """Median loss, nats per token."""
-        return self.loss.median
-
-    def interval(self, level: float = 0.9) -> tuple[float, float]:
-        """Equal-tailed interval of the loss."""
-        return self.loss.interval(level)
-
-    @property
-    def draws(self) -> Array:
-        """Draws of the loss, (n,)."""
-        return self.loss.draws
 
     @property
     def beyond_backtest(self) -> bool:

@@ -16,7 +16,7 @@ from scaling_sim.predict.conditioning import RunErrors, condition, surprise
 from scaling_sim.predict.discrepancy import Discrepancy, discrepancy_of
 from scaling_sim.predict.forecast import CURVE_POINTS, Curve, Forecast, forecast
 from scaling_sim.predict.progress import Progress, read_progress
-from scaling_sim.predict.quantity import Quantity
+from scaling_sim.predict.quantity import Loss, Quantity
 from scaling_sim.predict.run import Run
 from scaling_sim.predict.source import Array, Fit, columns_of, head
 
@@ -31,7 +31,7 @@ OFF_TRACK, DOUBTFUL = 0.01, 0.05
 
 
 @dataclass(frozen=True)
-class Observed:
+class Observed(Loss):
     """A running run beside its forecast.
 
     Attributes
@@ -75,15 +75,6 @@ class Observed:
     def on_track(self) -> bool:
         """Whether the run is not called off track."""
         return self.verdict != "off track"
-
-    @property
-    def median(self) -> float:
-        """Median of the updated final loss, nats per token."""
-        return self.loss.median
-
-    def interval(self, level: float = 0.9) -> tuple[float, float]:
-        """Equal-tailed interval of the updated final loss."""
-        return self.loss.interval(level)
 
     @property
     def run(self) -> Run:

@@ -41,6 +41,26 @@ class Quantity:
         return {"median": _json(self.median), "interval90": [_json(low), _json(high)]}
 
 
+class Loss:
+    """Short ways to the loss of a prediction whose main answer it is."""
+
+    loss: Quantity
+
+    @property
+    def median(self) -> float:
+        """Median loss, nats per token."""
+        return self.loss.median
+
+    def interval(self, level: float = 0.9) -> tuple[float, float]:
+        """Equal-tailed interval of the loss."""
+        return self.loss.interval(level)
+
+    @property
+    def draws(self) -> NDArray[np.float64]:
+        """Draws of the loss, (n,)."""
+        return self.loss.draws
+
+
 def quantile(draws: NDArray[np.float64], level: float) -> float:
     """Quantile that stays right when draws are infinite: linear between finite neighbours, else the upper neighbour."""
     ordered = np.sort(np.asarray(draws, dtype=np.float64).ravel())

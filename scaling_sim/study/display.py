@@ -15,13 +15,24 @@ QUIET_SECONDS = 15.0
 """Off a terminal: least time between two lines."""
 
 
-class SweepDisplay:
+class LiveDisplay:
+    """A context manager that ends what rich shows on a terminal."""
+
+    _live: Any = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.__exit__(kind, error, trace)
+
+
+class SweepDisplay(LiveDisplay):
     """Shows `Progress` on stderr; off a terminal it prints through ``say`` without bars."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._last = -QUIET_SECONDS
-        self._live: Any = None
 
     def __enter__(self) -> SweepDisplay:
         from rich.console import Console
@@ -32,12 +43,6 @@ class SweepDisplay:
             self._live = Live(console=console, refresh_per_second=4, transient=True)
             self._live.__enter__()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.__exit__(kind, error, trace)
 
     def update(self, progress: Progress) -> None:
         """Receive one `Progress`."""

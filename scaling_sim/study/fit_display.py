@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import sys
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from scaling_sim.study.display import duration
+from scaling_sim.study.display import LiveDisplay, duration
 
 if TYPE_CHECKING:
     from scaling_sim.inference.sampler import Progress
 
 
-class FitDisplay:
+class FitDisplay(LiveDisplay):
     """Shows the sampler's `Progress` on stderr, if that is a terminal; use it as a context manager."""
 
     def __init__(self, title: str) -> None:
         self._title = title
-        self._live: Any = None
 
     def __enter__(self) -> FitDisplay:
         if sys.stderr.isatty():
@@ -27,12 +25,6 @@ class FitDisplay:
             self._live = console.status(f"{self._title}: point estimate and first steps", spinner="line")
             self._live.__enter__()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.__exit__(kind, error, trace)
 
     def update(self, progress: Progress) -> None:
         """Receive one `Progress`; the sampler calls this after each block of steps."""
