@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import cupy
 import numpy as np
@@ -25,6 +24,17 @@ KINDS = ("params", "adam_m", "adam_v")
 
 SEQUENCES_PER_CTA = 4
 """At least, where there is a choice: gradient sums of every CTA are read again."""
+
+
+def members_at_once(num_members: int, num_sequences: int) -> int:
+    """How many members one launch computes, all launches about equal.
+
+    So many that each can be split into CTAs of `SEQUENCES_PER_CTA` and there are no more than `MOST_CTAS` of them: a
+    member has many CTAs then, few members run at a time, and their weights and sums stay in the second-level cache.
+    """
+    most = max(1, MOST_CTAS // max(1, num_sequences // SEQUENCES_PER_CTA))
+    num_launches = -(-num_members // most)
+    return -(-num_members // num_launches)
 
 
 def ctas_per_member(num_members: int, num_sequences: int, slots: int) -> int:
@@ -70,6 +80,38 @@ class Batch:
         self.losses_KM = cupy.full(starts_KMB.shape[:2], np.nan, np.float64)
 
 
+@dataclass(frozen=True)
+class Work:
+    """What the CTAs of an update write.
+
+    Attributes
+    ----------
+    at_once, num_ctas : int
+        Members of one launch, and G.
+    results : (at_once, G, packed results) float32
+        Gradient sums; each launch's are reduced before the next.
+    losses : (M, G) float64
+        Loss sums.
+    kept : (at_once, G, bytes) uint8
+        Activations for the backward pass.
+    """
+
+    at_once: int
+    num_ctas: int
+    results: Array
+    losses: Array
+    kept: Array
+
+    @classmethod
+    def of(cls, layout: Layout, num_members: int, num_sequences: int, slots: int) -> Work:
+        """Placed on the current device."""
+        at_once = members_at_once(num_members, num_sequences)
+        num_ctas = ctas_per_member(at_once, num_sequences, slots)
+        results = cupy.empty((at_once, num_ctas, layout.results_size), np.float32)
+        kept = cupy.empty((at_once, num_ctas, layout.kept_bytes), np.uint8)
+        return cls(at_once, num_ctas, results, cupy.empty((num_members, num_ctas), np.float64), kept)
+
+
 class Engine:
     """Weights, moments and buffers of the live members of a cohort."""
 
@@ -85,42 +127,62 @@ class Engine:
         self.packed_MP = cupy.zeros((self.num_members, layout.packed_size), operand)
         self.grad_MP = cupy.empty_like(self.flat["params"])
         self.squares = cupy.zeros((self.num_members, num_blocks(layout)), np.float64)
-        self._buffers: dict[int, tuple[Array, Array, Array]] = {}
+        self._work: dict[int, Work] = {}
         if self.num_members:
             arguments = (self.flat["params"], self.packed_MP, tables.forward, tables.backward)
             self.kernels.parameters("pack", self.num_members, arguments)
 
-    def reserve(self, batch: Batch) -> None:
-        """Take the memory that the batch's updates need; none may be taken while a graph is captured."""
-        self._buffers_for(batch.starts_KMB.shape[2])
+    def work_for(self, num_sequences: int) -> Work:
+        """Memory for updates of so many sequences; that of the last batch size is held.
+
+        None may be taken while a graph is captured: ask before.
+        """
+        if num_sequences not in self._work:
+            self._work = {num_sequences: Work.of(self.layout, self.num_members, num_sequences, self.slots)}
+        return self._work[num_sequences]
 
     def gradients(self, tokens: Array, batch: Batch) -> None:
         """Queue losses and gradients of the batch's next update; moves its ``step`` on."""
-        num_sequences = batch.starts_KMB.shape[2]
-        num_ctas, (results, losses, kept) = self._buffers_for(num_sequences)
-        keys = batch.keys
+        work = self.work_for(batch.starts_KMB.shape[2])
+        for first in range(0, self.num_members, work.at_once):
+            self._gradients_of(first, min(first + work.at_once, self.num_members), tokens, batch, work)
+
+    def _gradients_of(self, first: int, end: int, tokens: Array, batch: Batch, work: Work) -> None:
+        """Queue what one launch computes: the members from ``first`` up to ``end``."""
+
+        def rows(array: Array) -> Array:
+            return array if end - first == self.num_members else array[first:end]
+
+        keys, num_sequences = batch.keys, batch.starts_KMB.shape[2]
+        starts = batch.starts_KMB if first == 0 else batch.starts_KMB[0, first:]
         self.kernels.sequences(
-            "train", num_ctas, self.num_members,
+            "train", work.num_ctas, end - first,
             (
-                tokens, batch.starts_KMB, batch.step, np.int32(num_sequences), self.flat["params"], self.packed_MP,
-                results, losses, kept, batch.schedule.update, keys.low, keys.high, keys.threshold, keys.scale,
+                tokens, starts, batch.step, np.int32(self.num_members), np.int32(num_sequences),
+                rows(self.flat["params"]), rows(self.packed_MP), work.results, rows(work.losses), work.kept,
+                batch.schedule.update, rows(keys.low), rows(keys.high), rows(keys.threshold), rows(keys.scale),
             ),
         )  # fmt: skip
-        arguments = (results, np.int32(num_ctas), self.tables.result, self.grad_MP, self.squares, batch.step)
-        self.kernels.parameters("reduce_gradients", self.num_members, arguments)
+        self.kernels.parameters(
+            "reduce_gradients", end - first,
+            (
+                work.results, np.int32(work.num_ctas), self.tables.result, rows(self.grad_MP), rows(self.squares),
+                batch.step, np.int32(end == self.num_members),
+            ),
+        )  # fmt: skip
 
     def update(self, tokens: Array, batch: Batch) -> None:
         """Queue the batch's next update of every healthy member."""
         self.gradients(tokens, batch)
         num_sequences, cohort, schedule = batch.starts_KMB.shape[2], self.cohort, batch.schedule
-        num_ctas, (_, losses, _) = self._buffers_for(num_sequences)
+        work = self.work_for(num_sequences)
         self.kernels.parameters(
             "adamw", self.num_members,
             (
-                *(self.flat[kind] for kind in KINDS), self.packed_MP, self.grad_MP, self.squares, losses,
-                np.int32(num_ctas), np.float64(num_sequences * self.layout.shape.n_ctx), batch.step, self.healthy_M,
-                batch.losses_KM, schedule.step_size, schedule.decay, schedule.correction2, self.tables.forward,
-                self.tables.backward, np.float64(cohort.clip_norm), np.float32(cohort.beta1),
+                *(self.flat[kind] for kind in KINDS), self.packed_MP, self.grad_MP, self.squares, work.losses,
+                np.int32(work.num_ctas), np.float64(num_sequences * self.layout.shape.n_ctx), batch.step,
+                self.healthy_M, batch.losses_KM, schedule.step_size, schedule.decay, schedule.correction2,
+                self.tables.forward, self.tables.backward, np.float64(cohort.clip_norm), np.float32(cohort.beta1),
                 np.float32(1 - cohort.beta1), np.float32(cohort.beta2), np.float32(1 - cohort.beta2),
             ),
         )  # fmt: skip
@@ -133,17 +195,3 @@ class Engine:
         arguments = (tokens, starts_MB, np.int32(num_sequences), self.flat["params"], self.packed_MP, losses)
         self.kernels.sequences("evaluate", num_ctas, self.num_members, arguments)
         return losses
-
-    def _buffers_for(self, num_sequences: int) -> tuple[int, tuple[Any, ...]]:
-        """G, and the CTAs' gradient sums, losses and kept activations; those of the last batch size are held."""
-        num_ctas = ctas_per_member(self.num_members, num_sequences, self.slots)
-        if num_ctas not in self._buffers:
-            shape = (self.num_members, num_ctas)
-            self._buffers = {
-                num_ctas: (
-                    cupy.empty((*shape, self.layout.results_size), np.float32),
-                    cupy.empty(shape, np.float64),
-                    cupy.empty((*shape, self.layout.kept_bytes), np.uint8),
-                )
-            }
-        return num_ctas, self._buffers[num_ctas]

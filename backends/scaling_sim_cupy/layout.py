@@ -38,6 +38,9 @@ registers per thread, and run faster alone than spilling (measured; benchmarks/r
 SHARED_PER_MULTIPROCESSOR, SHARED_RESERVED = 233472, 1024
 """Bytes of shared memory of a multiprocessor (9.0), and of what each CTA takes besides its own."""
 
+SHARED_BESIDE_CACHE = 132 * 1024 - SHARED_RESERVED
+"""Bytes of shared memory of the one CTA on a multiprocessor that still leave 124 KiB to its first-level cache (9.0)."""
+
 
 def ceil16(size: int) -> int:
     """The next multiple of 16."""
@@ -156,11 +159,26 @@ class Layout:
         parked = 16 * self.widths["D"] // 8
         return (self.shape.n_layer * self._kept_per_lane + parked) * self.num_threads
 
+    @cached_property
+    def chunks(self) -> tuple[int, int]:
+        """Columns of the feed-forward part and of the vocabulary whose gradients wait in shared memory at a time.
+
+        Larger ones mean fewer barriers; they are taken where shared memory leaves the first-level cache its size.
+        """
+        large, small = (
+            (_widest(self.widths["F"], f), _widest(self.widths["V"], v)) for f, v in ((128, 256), (64, 128))
+        )
+        wide = self.widths["D"] > WIDEST_SHARED[bool(self.exact)]
+        return large if wide and self._shared_bytes(large) <= SHARED_BESIDE_CACHE else small
+
     @property
     def shared_bytes(self) -> int:
         """Shared memory of one CTA; ``Shared`` in ``block.cu``."""
-        d, u, f, v, t = (self.widths[name] for name in "DUFVT")
-        warps, chunk_f, chunk_v = t // 16, _widest(f, 64), _widest(v, 128)
+        return self._shared_bytes(self.chunks)
+
+    def _shared_bytes(self, chunks: tuple[int, int]) -> int:
+        d, u, t = (self.widths[name] for name in "DUT")
+        warps, (chunk_f, chunk_v) = t // 16, chunks
         work = max(3 * u + 8, 2 * (chunk_f + 8), chunk_v + 8)
         sums = warps * (4 * self.shape.n_layer + 2) * d
         floats = sums + 2 * self.shape.n_head * t + t
@@ -180,7 +198,8 @@ class Layout:
         sizes = {
             "N_LAYER": shape.n_layer, "D_MODEL": shape.d_model, "N_HEAD": shape.n_head, "N_CTX": shape.n_ctx,
             "N_VOCAB": shape.vocab_size, "D_FF": shape.d_ff, "EXACT": self.exact,
-            "SHARED_BYTES": self.shared_bytes, "KEPT_BYTES": self.kept_bytes,
+            "SHARED_BYTES": self.shared_bytes, "KEPT_BYTES": self.kept_bytes, "F_CHUNK": self.chunks[0],
+            "V_CHUNK": self.chunks[1],
         }  # fmt: skip
         at = parameter_offsets(shape)
         places = {

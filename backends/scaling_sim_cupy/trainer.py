@@ -87,7 +87,7 @@ class CupyTrainer:
         """
         num_graphs = num_updates // UPDATES_PER_GRAPH if num_updates >= FEWEST_UPDATES else 0
         if num_graphs:
-            self.engine.reserve(batch)
+            self.engine.work_for(batch.starts_KMB.shape[2])
             self.stream.begin_capture()
             self._queue_single(batch, UPDATES_PER_GRAPH)
             graph = self.stream.end_capture()

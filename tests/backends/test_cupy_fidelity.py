@@ -21,7 +21,7 @@ from scaling_sim_cupy import BACKEND
 from tests.backends.cupy_card import OnACard
 
 SIZES = [(1, 16, 1), (1, 32, 2), (2, 32, 2), (2, 48, 3), (2, 64, 2), (4, 64, 4)]
-NUM_SEEDS, NUM_UPDATES, BATCH_SEQUENCES, N_CTX = 16, 2000, 32, 128
+NUM_UPDATES, BATCH_SEQUENCES, N_CTX = 2000, 32, 128
 BAR = 5e-4
 """Nats."""
 
@@ -83,12 +83,12 @@ def paired(size):
     shape = Shape(n_layer=n_layer, d_model=d_model, n_head=n_head, n_ctx=N_CTX)
     exact, reduced = (final_losses(shape, precision) for precision in ("float32", "bfloat16"))
     found = Paired(num_parameters(shape, "non-embedding"), exact, reduced)
-    print(f"\n({n_layer}, {d_model}), {found}")
+    print(f"\n({n_layer}, {d_model}), {len(exact)} seeds, {found}")
     return found
 
 
 def final_losses(shape, precision):
-    seeds = range(NUM_SEEDS)
+    seeds = range(64 if shape.d_model < 64 else 32)  # runs differ by 2e-3 to 1e-2 nats: chaos, not bias
     members = tuple(Member(id=seed, seed=seed) for seed in seeds)
     cohort = Cohort(shape=shape, batch_sequences=BATCH_SEQUENCES, members=members, weight_decay=0.1)
     trainer = BACKEND.start(cohort, splits(), "cuda:0", precision)
@@ -99,7 +99,7 @@ def final_losses(shape, precision):
     )  # fmt: skip
     for first in range(0, NUM_UPDATES, 500):
         starts = np.stack([one.starts(first, 500) for one in batches], axis=1)
-        trainer.advance(first, starts, np.repeat(learning_rates(recipe, first, 500)[:, None], NUM_SEEDS, axis=1))
+        trainer.advance(first, starts, np.repeat(learning_rates(recipe, first, 500)[:, None], len(seeds), axis=1))
     starts = evaluation_starts(splits()["test"].size, N_CTX, 4096).reshape(-1, 64)
     return trainer.evaluate("test", starts)[0].mean(axis=1)
 

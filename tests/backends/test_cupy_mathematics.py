@@ -264,6 +264,37 @@ def test_a_threshold_beyond_every_word_drops_all():
     np.testing.assert_allclose(losses.advance(0, starts[:, :1], lr[:, :1]), np.log(17), rtol=1e-6)
 
 
+def test_launches_of_a_few_members_change_nothing(cupy, monkeypatch):
+    """Two members and one, each launch over the same memory: the same bits as all three together, graphs included."""
+    from scaling_sim_cupy import engine
+    from scaling_sim_cupy import trainer as module
+
+    starts, lr = DROPOUT.batches(7)
+    together = BACKEND.start(DROPOUT.cohort, DROPOUT.splits(), "cuda:0")
+    expected = together.advance(0, starts, lr)
+    monkeypatch.setattr(engine, "members_at_once", lambda num_members, num_sequences: 2)
+    monkeypatch.setattr(engine, "ctas_per_member", lambda *sizes: together.engine.work_for(starts.shape[2]).num_ctas)
+    monkeypatch.setattr(module, "FEWEST_UPDATES", 6)
+    monkeypatch.setattr(module, "UPDATES_PER_GRAPH", 3)
+    apart = BACKEND.start(DROPOUT.cohort, DROPOUT.splits(), "cuda:0")
+    check_equal("losses", apart.advance(0, starts, lr), expected)
+    check_equal("state", apart.state(), together.state())
+    noise = DROPOUT.starts(3, 2)
+    for got, wanted in zip(apart.gradient_noise(noise), together.gradient_noise(noise), strict=True):
+        check_equal("gradient noise", got, wanted)
+    assert len(apart.engine.work_for(noise.shape[2]).results) == 2
+
+
+@pytest.mark.usefixtures("cupy")
+@pytest.mark.parametrize(
+    ("members", "sequences", "expected"), [(1, 64, 1), (64, 64, 64), (67, 64, 34), (512, 64, 64), (3000, 1, 1000)]
+)
+def test_launches_are_equal_and_not_too_large(members, sequences, expected):
+    from scaling_sim_cupy.engine import members_at_once
+
+    assert members_at_once(members, sequences) == expected
+
+
 @pytest.mark.usefixtures("cupy")
 @pytest.mark.parametrize(
     ("members", "sequences", "slots", "expected"),

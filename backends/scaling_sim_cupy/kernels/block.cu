@@ -5,7 +5,7 @@
 // the backward pass needs of a block is kept per lane in device memory: its input, its middle, its queries, keys and
 // values, mixed values and norms; layer norms and the feed-forward part are computed again.
 
-constexpr int F_CHUNK = widest(FP, 64), F_STRIDE = F_CHUNK + 8;
+constexpr int F_STRIDE = F_CHUNK + 8;
 constexpr int WORK_STRIDE = larger(QKV_STRIDE, larger(2 * F_STRIDE, V_STRIDE));
 
 // Slots of `Keep` per layer.
@@ -38,7 +38,7 @@ __device__ __forceinline__ void unpark(const Keep& memory, Tile (&x)[DT]) {
 // One member as a CTA sees it.
 struct Member {
     const float* params;  // flat, see scaling_sim_cupy.layout
-    const real* packed;
+    const real* packed;  // this lane's part of the first block
     float* grad;
     Keep memory;
     Shared* shared;
@@ -75,7 +75,7 @@ __device__ __forceinline__ void forward_layer(Tile (&x)[DT], const Member& m, co
     if (TRAIN) keep(m.memory, kept + KEPT_INPUT, x);
     {
         Weights<DP / 16> columns;
-        columns.ask(packed_at(m, layer, PACK_QKV), 0, 1);
+        columns.ask(packed_at(m, layer, PACK_QKV), 0);
         A a[DP / 16];
         layer_norm(a, x, params + PARAM_LN1_GAIN, params + PARAM_LN1_BIAS);
         __syncthreads();  // the others are through with what stands in ``work``
@@ -83,7 +83,7 @@ __device__ __forceinline__ void forward_layer(Tile (&x)[DT], const Member& m, co
         for (int n = 0; n < 3 * UP / 16; ++n) {
             Tile out[2];
             product(out, a, columns);
-            columns.ask(packed_at(m, layer, PACK_QKV), next_of(n, 3 * UP / 16) * (DP / 16), 1);
+            columns.ask(packed_at(m, layer, PACK_QKV), next_of(n, 3 * UP / 16) * (DP / 16));
             const A block[1] = {as_a(out[0], out[1])};
             store_a(qkv + 16 * warp_id() * QKV_STRIDE + 16 * n, QKV_STRIDE, block[0]);
             if (TRAIN) keep(m.memory, kept + KEPT_QKV + n * SLOTS_A, block);
@@ -106,8 +106,8 @@ __device__ __forceinline__ void forward_layer(Tile (&x)[DT], const Member& m, co
         }
 #pragma unroll
         for (int k = 0; k < CP / 16; ++k) {
-            Weights<DP / 16> rows;
-            rows.ask(packed_at(m, layer, PACK_OUT), head * CP / 16 + k, UP / 16);
+            Weights<DP / 16, UP / 16> rows;
+            rows.ask(packed_at(m, layer, PACK_OUT), head * CP / 16 + k);
             product_add(residual, mixed[k], rows);
         }
     }
@@ -115,9 +115,10 @@ __device__ __forceinline__ void forward_layer(Tile (&x)[DT], const Member& m, co
     add(x, residual);
     if (TRAIN) keep(m.memory, kept + KEPT_MIDDLE, x);
     const real *up = packed_at(m, layer, PACK_UP), *down = packed_at(m, layer, PACK_DOWN);
-    Weights<DP / 16> columns, rows;
-    columns.ask(up, 0, 1);
-    rows.ask(down, 0, FP / 16);
+    Weights<DP / 16> columns;
+    Weights<DP / 16, FP / 16> rows;
+    columns.ask(up, 0);
+    rows.ask(down, 0);
     A b[DP / 16];
     layer_norm(b, x, params + PARAM_LN2_GAIN, params + PARAM_LN2_BIAS);
     clear(residual);
@@ -126,31 +127,44 @@ __device__ __forceinline__ void forward_layer(Tile (&x)[DT], const Member& m, co
         const int next = next_of(f, FP / 16);
         Tile h[2];
         product(h, b, columns);
-        columns.ask(up, next * (DP / 16), 1);
+        columns.ask(up, next * (DP / 16));
 #pragma unroll
         for (int j = 0; j < 2; ++j)
 #pragma unroll
             for (int e = 0; e < 4; ++e) h[j].c[e] = gelu(h[j].c[e]);
         product_add(residual, as_a(h[0], h[1]), rows);
-        rows.ask(down, next, FP / 16);
+        rows.ask(down, next);
     }
     if (TRAIN) drop(residual, dropout, 2 + 2 * layer);
     if (TRAIN && DT > 4) recall(m.memory, kept + KEPT_MIDDLE, x);  // its registers were free meanwhile
     add(x, residual);
 }
 
+// What attention kept of this warp's rows.
+struct Recalled {
+    A qkv[3 * UP / 16], mixed[UP / 16];
+    Tile norms[N_HEAD];
+
+    __device__ __forceinline__ void load(const Keep& memory, int layer) {
+        const int kept = layer * KEPT_LAYER;
+        recall(memory, kept + KEPT_MIXED, mixed);
+        recall(memory, kept + KEPT_NORMS, norms);
+        recall(memory, kept + KEPT_QKV, qkv);
+    }
+};
+
 // From the gradient at the layer's output to the one at its middle: x + feed-forward(LN₂(x)).
+// Sends for what `attention_backward` will need.
 __device__ __forceinline__ void feed_forward_backward(
-    Tile (&grad_x)[DT], const Member& m, const Dropout& dropout, int layer, bool fresh) {
+    Tile (&grad_x)[DT], Recalled& recalled, const Member& m, const Dropout& dropout, int layer, bool fresh) {
     real *hidden = m.shared->work, *grad_hidden = hidden + TP * F_STRIDE;
     float* grad = m.grad + layer * GRAD_LAYER;
     const float* params = m.params + layer * D_MODEL;
-    A grad_out[DP / 16], b[DP / 16];
     const real *up = packed_at(m, layer, PACK_UP), *up_t = packed_at(m, layer, PACK_UP_T);
     const real* down_t = packed_at(m, layer, PACK_DOWN_T);
-    Weights<DP / 16> columns, columns_back, rows_back;
     park(m.memory, grad_x);
     {
+        A grad_out[DP / 16], b[DP / 16];
         Tile out[DT];
 #pragma unroll
         for (int j = 0; j < DT; ++j) out[j] = grad_x[j];
@@ -159,25 +173,32 @@ __device__ __forceinline__ void feed_forward_backward(
         Tile x[DT];
         recall(m.memory, layer * KEPT_LAYER + KEPT_MIDDLE, x);
         layer_norm(b, x, params + PARAM_LN2_GAIN, params + PARAM_LN2_BIAS);
+        stage(m.shared->rows1, ROW_STRIDE, grad_out);
+        __syncthreads();  // the others are through with what stands in ``rows2`` and ``work``
+        stage(m.shared->rows2, ROW_STRIDE, b);
     }
-    stage(m.shared->rows1, ROW_STRIDE, grad_out);
-    __syncthreads();  // the others are through with what stands in ``rows2`` and ``work``
-    stage(m.shared->rows2, ROW_STRIDE, b);
-    columns.ask(up, 0, 1);
-    columns_back.ask(down_t, 0, 1);
-    rows_back.ask(up_t, 0, FP / 16);
     Tile grad_b[DT];
     clear(grad_b);
 #pragma unroll 1
     for (int chunk = 0; chunk < FP / F_CHUNK; ++chunk) {
-#pragma unroll TWICE
+        const int begin = chunk * (F_CHUNK / 16);
+        Weights<DP / 16> columns, columns_back;
+        Weights<DP / 16, FP / 16> rows_back;
+        columns.ask(up, begin * (DP / 16));
+        columns_back.ask(down_t, begin * (DP / 16));
+        rows_back.ask(up_t, begin);
+        __syncthreads();  // the others are through with the chunk before
+        A grad_out[DP / 16], b[DP / 16];  // fetched anew, so that `outer` has their registers
+        fetch(grad_out, m.shared->rows1, ROW_STRIDE);
+        fetch(b, m.shared->rows2, ROW_STRIDE);
+#pragma unroll 1  // twice, the registers do not suffice, and weights are sent for late
         for (int inside = 0; inside < F_CHUNK / 16; ++inside) {
-            const int next = next_of(chunk * (F_CHUNK / 16) + inside, FP / 16);
+            const int next = begin + next_of(inside, F_CHUNK / 16);
             Tile h[2], grad_h[2];
             product(h, b, columns);
             product(grad_h, grad_out, columns_back);
-            columns.ask(up, next * (DP / 16), 1);
-            columns_back.ask(down_t, next * (DP / 16), 1);
+            columns.ask(up, next * (DP / 16));
+            columns_back.ask(down_t, next * (DP / 16));
 #pragma unroll
             for (int j = 0; j < 2; ++j)
 #pragma unroll
@@ -191,45 +212,47 @@ __device__ __forceinline__ void feed_forward_backward(
             store_a(hidden + place, F_STRIDE, as_a(h[0], h[1]));
             store_a(grad_hidden + place, F_STRIDE, operand);
             product_add(grad_b, operand, rows_back);
-            rows_back.ask(up_t, next, FP / 16);
+            rows_back.ask(up_t, next);
         }
         __syncthreads();
-        outer<F_CHUNK, DP>(grad + GRAD_UP + chunk * (F_CHUNK / 16) * (DP / 16) * 256, DP / 16, grad_hidden, F_STRIDE,
-                           m.shared->rows2, ROW_STRIDE, fresh);
-        outer<DP, F_CHUNK>(grad + GRAD_DOWN + chunk * (F_CHUNK / 16) * 256, FP / 16, m.shared->rows1, ROW_STRIDE,
-                           hidden, F_STRIDE, fresh);
-        __syncthreads();
+        outer<F_CHUNK, DP, DP / 16, F_STRIDE, ROW_STRIDE>(
+            grad + GRAD_UP + begin * (DP / 16) * 256, grad_hidden, m.shared->rows2, fresh);
+        outer<DP, F_CHUNK, FP / 16, ROW_STRIDE, F_STRIDE>(
+            grad + GRAD_DOWN + begin * 256, m.shared->rows1, hidden, fresh);
     }
     Tile x[DT];
     recall(m.memory, layer * KEPT_LAYER + KEPT_MIDDLE, x);
     unpark(m.memory, grad_x);
+    if (ROOM) recalled.load(m.memory, layer);
+    __syncthreads();
     layer_norm_backward(grad_x, grad_b, x, params + PARAM_LN2_GAIN,
                         sums_of_warp(m, 4 * layer + 2));
 }
 
 // From the gradient at the layer's middle to the one at its input: x + attention(LN₁(x)).
 __device__ __forceinline__ void attention_backward(
-    Tile (&grad_x)[DT], const Member& m, const Dropout& dropout, int layer, bool fresh) {
+    Tile (&grad_x)[DT], Recalled& recalled, const Member& m, const Dropout& dropout, int layer, bool fresh) {
     real *qkv = m.shared->work, *rows1 = m.shared->rows1, *rows2 = m.shared->rows2;
     float* grad = m.grad + layer * GRAD_LAYER;
     const float* params = m.params + layer * D_MODEL;
     const int kept = layer * KEPT_LAYER;
     park(m.memory, grad_x);
+    if (!ROOM) recalled.load(m.memory, layer);
     Tile grad_mixed[UP / 8];
     {
-        A grad_out[DP / 16], mixed[UP / 16];
+        A grad_out[DP / 16];
+        const A(&mixed)[UP / 16] = recalled.mixed;
         Tile out[DT];
 #pragma unroll
         for (int j = 0; j < DT; ++j) out[j] = grad_x[j];
         drop(out, dropout, 1 + 2 * layer);
         as_operands(grad_out, out);
-        recall(m.memory, kept + KEPT_MIXED, mixed);
         stage(rows1, ROW_STRIDE, grad_out);
         stage(rows2, ROW_STRIDE, mixed);
 #pragma unroll
         for (int n = 0; n < UP / 16; ++n) {
             Weights<DP / 16> columns;
-            columns.ask(packed_at(m, layer, PACK_OUT_T), n * (DP / 16), 1);
+            columns.ask(packed_at(m, layer, PACK_OUT_T), n * (DP / 16));
             Tile block[2];
             product(block, grad_out, columns);
             grad_mixed[2 * n] = block[0];
@@ -249,20 +272,13 @@ __device__ __forceinline__ void attention_backward(
             delta[0] = quad_sum(delta[0]);
             delta[1] = quad_sum(delta[1]);
             put_rows(m.shared->deltas + head * TP, delta);
-            Tile norms[1];
-            recall(m.memory, kept + KEPT_NORMS + head, norms);
-            const float of_rows[2] = {norms[0].c[0], norms[0].c[1]};
+            const float of_rows[2] = {recalled.norms[head].c[0], recalled.norms[head].c[1]};
             put_rows(m.shared->norms + head * TP, of_rows);
         }
     }
-#pragma unroll THRICE
-    for (int n = 0; n < 3 * UP / 16; ++n) {
-        A block[1];
-        recall(m.memory, kept + KEPT_QKV + n * SLOTS_A, block);
-        store_a(qkv + 16 * warp_id() * QKV_STRIDE + 16 * n, QKV_STRIDE, block[0]);
-    }
+    stage(qkv, QKV_STRIDE, recalled.qkv);
     __syncthreads();
-    outer<DP, UP>(grad + GRAD_OUT, UP / 16, rows1, ROW_STRIDE, rows2, ROW_STRIDE, fresh);
+    outer<DP, UP, UP / 16, ROW_STRIDE, ROW_STRIDE>(grad + GRAD_OUT, rows1, rows2, fresh);
     __syncthreads();
     {
         A operands[UP / 16], a[DP / 16];
@@ -290,16 +306,18 @@ __device__ __forceinline__ void attention_backward(
             stage(qkv + part * UP + head * CP, QKV_STRIDE, operands);
 #pragma unroll
             for (int k = 0; k < CP / 16; ++k) {
-                Weights<DP / 16> rows;
-                rows.ask(packed_at(m, layer, PACK_QKV_T), (part * UP + head * CP) / 16 + k, 3 * UP / 16);
+                Weights<DP / 16, 3 * UP / 16> rows;
+                rows.ask(packed_at(m, layer, PACK_QKV_T), (part * UP + head * CP) / 16 + k);
                 product_add(grad_a, operands[k], rows);
             }
         }
     }
-    __syncthreads();
-    outer<3 * UP, DP>(grad + GRAD_QKV, DP / 16, qkv, QKV_STRIDE, rows2, ROW_STRIDE, fresh);
     Tile x[DT];
-    recall(m.memory, kept + KEPT_INPUT, x);
-    unpark(m.memory, grad_x);
+    if (ROOM) recall(m.memory, kept + KEPT_INPUT, x);
+    if (ROOM) unpark(m.memory, grad_x);
+    __syncthreads();
+    outer<3 * UP, DP, DP / 16, QKV_STRIDE, ROW_STRIDE>(grad + GRAD_QKV, qkv, rows2, fresh);
+    if (!ROOM) recall(m.memory, kept + KEPT_INPUT, x);
+    if (!ROOM) unpark(m.memory, grad_x);
     layer_norm_backward(grad_x, grad_a, x, params + PARAM_LN1_GAIN, sums_of_warp(m, 4 * layer));
 }

@@ -4,13 +4,7 @@
 // the end. Second pass: the logits once more, and with p = 2^(z·log₂e − norm) their gradient (p − 1_target)·weight,
 // which goes at once into grad_y = grad_logits·E and, chunk by chunk through shared memory, into grad_E = grad_logitsᵀ·y.
 
-constexpr int widest(int width, int limit) {  // the largest multiple of 16 up to ``limit`` that divides ``width``
-    for (int chunk = limit; chunk > 16; chunk -= 16)
-        if (width % chunk == 0) return chunk;
-    return 16;
-}
-
-constexpr int V_CHUNK = widest(VP, 128), V_STRIDE = V_CHUNK + 8;
+constexpr int V_STRIDE = V_CHUNK + 8;
 
 // log₂ of the sum of powers for the lane's two rows, and the logits of their targets.
 __device__ __forceinline__ void log_sum(
@@ -18,12 +12,12 @@ __device__ __forceinline__ void log_sum(
     float top[2] = {-infinity(), -infinity()}, sum[2] = {0, 0};
     chosen[0] = chosen[1] = 0;
     Weights<DP / 16> columns;
-    columns.ask(head, 0, 1);
+    columns.ask(head, 0);
 #pragma unroll TWICE
     for (int n = 0; n < VP / 16; ++n) {
         Tile z[2];
         product(z, y, columns);
-        columns.ask(head, next_of(n, VP / 16) * (DP / 16), 1);
+        columns.ask(head, next_of(n, VP / 16) * (DP / 16));
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             float peak = top[half];
@@ -59,9 +53,10 @@ __device__ __forceinline__ void log_sum(
 __device__ __forceinline__ void head_backward(
     Tile (&grad_y)[DT], const A (&y)[DP / 16], const real* head, const real* head_transposed, const float (&norm)[2],
     const int (&targets)[2], const float (&weight)[2], const real* y_rows, real* buffer, float* grad, bool fresh) {
-    Weights<DP / 16> columns, rows;
-    columns.ask(head, 0, 1);
-    rows.ask(head_transposed, 0, VP / 16);
+    Weights<DP / 16> columns;
+    Weights<DP / 16, VP / 16> rows;
+    columns.ask(head, 0);
+    rows.ask(head_transposed, 0);
 #pragma unroll 1
     for (int chunk = 0; chunk < VP / V_CHUNK; ++chunk) {
         __syncthreads();  // y_rows is written; the buffer is free
@@ -70,7 +65,7 @@ __device__ __forceinline__ void head_backward(
             const int n = chunk * (V_CHUNK / 16) + inside, next = next_of(n, VP / 16);
             Tile z[2];
             product(z, y, columns);
-            columns.ask(head, next * (DP / 16), 1);
+            columns.ask(head, next * (DP / 16));
 #pragma unroll
             for (int j = 0; j < 2; ++j)
 #pragma unroll
@@ -83,10 +78,10 @@ __device__ __forceinline__ void head_backward(
             const A grad_z = as_a(z[0], z[1]);
             store_a(buffer + 16 * warp_id() * V_STRIDE + 16 * inside, V_STRIDE, grad_z);
             product_add(grad_y, grad_z, rows);
-            rows.ask(head_transposed, next, VP / 16);
+            rows.ask(head_transposed, next);
         }
         __syncthreads();
-        outer<V_CHUNK, DP>(grad + chunk * (V_CHUNK / 16) * (DP / 16) * 256, DP / 16, buffer, V_STRIDE, y_rows,
-                           ROW_STRIDE, fresh);
+        outer<V_CHUNK, DP, DP / 16, V_STRIDE, ROW_STRIDE>(
+            grad + chunk * (V_CHUNK / 16) * (DP / 16) * 256, buffer, y_rows, fresh);
     }
 }

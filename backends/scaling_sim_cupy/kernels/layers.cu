@@ -33,8 +33,14 @@ __device__ __forceinline__ float normal(const Tile (&x)[DT], const Norm& norm, i
     return (x[j].c[e] - norm.mean[e >> 1]) * norm.inverse[e >> 1];
 }
 
-__device__ __forceinline__ float entry(const float* vector, int j, int e) {
-    return is_real_column(j, e) ? __ldg(vector + column_of(j, e)) : 0.f;
+// The lane's two neighbouring entries in tile j of a row of D_MODEL numbers, 0 beyond its end.
+__device__ __forceinline__ float2 entries(const float* row, int j) {
+    const int column = column_of(j, 0);
+    if (D_MODEL % 2) {
+        const float left = is_real_column(j, 0) ? __ldg(row + column) : 0.f;
+        return {left, is_real_column(j, 1) ? __ldg(row + column + 1) : 0.f};
+    }
+    return is_real_column(j, 0) ? __ldg(reinterpret_cast<const float2*>(row + column)) : float2{0, 0};
 }
 
 __device__ __forceinline__ void layer_norm(
@@ -44,59 +50,76 @@ __device__ __forceinline__ void layer_norm(
     for (int k = 0; k < DP / 16; ++k) {
         Tile pair[2];
 #pragma unroll
-        for (int half = 0; half < 2; ++half)
+        for (int half = 0; half < 2; ++half) {
+            const int j = 2 * k + half;
+            const float2 scale = entries(gain, j), shift = entries(bias, j);
 #pragma unroll
-            for (int e = 0; e < 4; ++e) {
-                const int j = 2 * k + half;
-                pair[half].c[e] = fmaf(normal(x, norm, j, e), entry(gain, j, e), entry(bias, j, e));
-            }
+            for (int e = 0; e < 4; ++e)
+                pair[half].c[e] = fmaf(normal(x, norm, j, e), e & 1 ? scale.y : scale.x, e & 1 ? shift.y : shift.x);
+        }
         y[k] = as_a(pair[0], pair[1]);
     }
 }
 
+// Sums over the eight lanes that hold other rows of the same columns: of N values each ends with N/8, those from number
+// lane / 4 · N/8 on. In each of three steps a lane gives half of its values away and adds what it gets for the rest.
+template <int APART = 16, int N>
+__device__ __forceinline__ void sum_columns(float (&values)[N]) {
+    constexpr int LEFT = N * APART / 32;
+    const bool upper = lane_id() & APART;
+#pragma unroll
+    for (int i = 0; i < LEFT; ++i) {
+        const float low = values[i], high = values[i + LEFT];
+        values[i] = (upper ? high : low) + __shfl_xor_sync(~0u, upper ? low : high, APART);
+    }
+    if constexpr (APART > 4) sum_columns<APART / 2>(values);
+}
+
 // Adds the gradient at the layer norm's input to grad_x. With s = grad_y·gain:
 // grad_x += (s − mean(s) − n·mean(s·n))/√(variance + ε); grad_gain = Σ_rows grad_y·n; grad_bias = Σ_rows grad_y.
-// ``sums`` holds this warp's running sums of both, DP apart; columns are summed over the lanes that share them.
+// ``sums`` holds this warp's running sums of both, DP apart.
 __device__ __forceinline__ void layer_norm_backward(
     Tile (&grad_x)[DT], const Tile (&grad_y)[DT], const Tile (&x)[DT], const float* gain, float* sums) {
     const Norm norm = norm_of(x);
     float mean[2] = {0, 0}, along[2] = {0, 0};
 #pragma unroll
-    for (int j = 0; j < DT; ++j)
+    for (int j = 0; j < DT; ++j) {
+        const float2 scale = entries(gain, j);
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-            const float scaled = grad_y[j].c[e] * entry(gain, j, e);
+            const float scaled = grad_y[j].c[e] * (e & 1 ? scale.y : scale.x);
             mean[e >> 1] += scaled;
             along[e >> 1] = fmaf(scaled, normal(x, norm, j, e), along[e >> 1]);
         }
+    }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         mean[half] = quad_sum(mean[half]) * (1.f / D_MODEL);
         along[half] = quad_sum(along[half]) * (1.f / D_MODEL);
     }
+    float columns[4 * DT];  // of the gain's gradient, then of the bias's; two per tile
 #pragma unroll
     for (int j = 0; j < DT; ++j) {
-        float for_gain[2] = {0, 0}, for_bias[2] = {0, 0};
+        const float2 scale = entries(gain, j);
+        float n[4];
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
             const int half = e >> 1;
-            const float n = normal(x, norm, j, e), scaled = grad_y[j].c[e] * entry(gain, j, e);
-            if (is_real_column(j, e)) grad_x[j].c[e] += norm.inverse[half] * (scaled - mean[half] - n * along[half]);
-            for_gain[e & 1] = fmaf(grad_y[j].c[e], n, for_gain[e & 1]);
-            for_bias[e & 1] += grad_y[j].c[e];
+            n[e] = normal(x, norm, j, e);
+            const float scaled = grad_y[j].c[e] * (e & 1 ? scale.y : scale.x);
+            if (is_real_column(j, e)) grad_x[j].c[e] += norm.inverse[half] * (scaled - mean[half] - n[e] * along[half]);
         }
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
-#pragma unroll
-            for (int apart = 4; apart < 32; apart *= 2) {
-                for_gain[e] += __shfl_xor_sync(~0u, for_gain[e], apart);
-                for_bias[e] += __shfl_xor_sync(~0u, for_bias[e], apart);
-            }
-            if (lane_id() < 4) {
-                sums[column_of(j, e)] += for_gain[e];
-                sums[DP + column_of(j, e)] += for_bias[e];
-            }
+            columns[2 * j + e] = fmaf(grad_y[j].c[e], n[e], grad_y[j].c[e + 2] * n[e + 2]);
+            columns[2 * (DT + j) + e] = grad_y[j].c[e] + grad_y[j].c[e + 2];
         }
+    }
+    sum_columns(columns);
+#pragma unroll
+    for (int i = 0; i < DT / 2; ++i) {
+        const int number = (lane_id() >> 2) * (DT / 2) + i, of_kind = number % (2 * DT);
+        sums[number / (2 * DT) * DP + column_of(of_kind / 2, of_kind)] += columns[i];
     }
 }
 

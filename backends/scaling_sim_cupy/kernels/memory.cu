@@ -27,54 +27,74 @@ __device__ __forceinline__ float4* packed_result(float* packed, int block, int j
     return reinterpret_cast<float4*>(packed + block * 256 + j * 128 + lane_id() * 4);
 }
 
-// grad (packed results, 16×16 blocks, ``pitch`` blocks per row) += Σ_rows yᵀ·x over the whole sequence: O columns of
-// one shared array, I of another. Each job is R×C blocks of one warp; nothing is shared between jobs, so the order of
-// every sum is fixed. ``fresh``: the first sequence of this CTA, what stands in grad is not read.
-template <int O, int I, int R, int C>
-__device__ __forceinline__ void outer_jobs(
-    float* grad, int pitch, const real* y, int y_stride, const real* x, int x_stride, bool fresh) {
+__device__ __forceinline__ float4 sum_of(const float4& a, const Tile& b) {
+    return {a.x + b.c[0], a.y + b.c[1], a.z + b.c[2], a.w + b.c[3]};
+}
+
+// R + C operands of 16 rows of two shared arrays.
+template <int R, int C, int Y_STRIDE, int X_STRIDE>
+struct Factors {
+    A a[R];
+    B b[2 * C];
+
+    __device__ __forceinline__ void load(const real* y, const real* x) {
+#pragma unroll
+        for (int r = 0; r < R; ++r) a[r] = load_a_transposed(y + 16 * r, Y_STRIDE);
+#pragma unroll
+        for (int c = 0; c < C; ++c) load_b_transposed(reinterpret_cast<B(&)[2]>(b[2 * c]), x + 16 * c, X_STRIDE);
+    }
+};
+
+// grad (packed results, 16×16 blocks, PITCH blocks per row) += Σ_rows yᵀ·x over the whole sequence: O columns of one
+// shared array, I of another, of rows Y_STRIDE and X_STRIDE long. Each job is R×C blocks of one warp; nothing is shared
+// between jobs, so the order of every sum is fixed. What stands in grad is sent for first and added last, so that its
+// way through the caches passes beside the products. ``fresh``: the first sequence of this CTA, nothing stands there.
+template <int O, int I, int PITCH, int Y_STRIDE, int X_STRIDE, int R, int C>
+__device__ __forceinline__ void outer_jobs(float* grad, const real* y, const real* x, bool fresh) {
     constexpr int ACROSS = I / 16 / C, JOBS = O / 16 / R * ACROSS;
+    constexpr bool AHEAD = EXACT == 0;  // operands are sent for one turn before their products
 #pragma unroll 1
     for (int job = warp_id(); job < JOBS; job += WARPS) {
         const int o = job / ACROSS * R, i = job % ACROSS * C;
-        Tile sum[R][2 * C];
+        float4* place = packed_result(grad, o * PITCH + i, 0);
+        float4 before[R][2 * C];
 #pragma unroll
         for (int r = 0; r < R; ++r)
 #pragma unroll
             for (int j = 0; j < 2 * C; ++j) {
-                float4 before = {0, 0, 0, 0};
-                if (!fresh) before = __ldcs(packed_result(grad, (o + r) * pitch + i + j / 2, j % 2));
-                sum[r][j] = {{before.x, before.y, before.z, before.w}};
+                before[r][j] = {0, 0, 0, 0};
+                if (!fresh) before[r][j] = __ldcs(place + r * PITCH * 64 + j * 32);
             }
+        Tile sum[R][2 * C];
+#pragma unroll
+        for (int r = 0; r < R; ++r) clear(sum[r]);
+        const real *of_y = y + 16 * o, *of_x = x + 16 * i;
+        Factors<R, C, Y_STRIDE, X_STRIDE> now, next;
+        if (AHEAD) next.load(of_y, of_x);
 #pragma unroll TWICE
         for (int row = 0; row < TP; row += 16) {
-            A a[R];
-            B b[2 * C];
-#pragma unroll
-            for (int r = 0; r < R; ++r) a[r] = load_a_transposed(y + row * y_stride + 16 * (o + r), y_stride);
-#pragma unroll
-            for (int c = 0; c < C; ++c)
-                load_b_transposed(reinterpret_cast<B(&)[2]>(b[2 * c]), x + row * x_stride + 16 * (i + c), x_stride);
+            if (AHEAD) now = next;
+            else now.load(of_y, of_x);
+            of_y += 16 * Y_STRIDE;
+            of_x += 16 * X_STRIDE;
+            if (AHEAD && row + 16 < TP) next.load(of_y, of_x);
 #pragma unroll
             for (int r = 0; r < R; ++r)
 #pragma unroll
-                for (int j = 0; j < 2 * C; ++j) multiply(sum[r][j], a[r], b[j]);
+                for (int j = 0; j < 2 * C; ++j) multiply(sum[r][j], now.a[r], now.b[j]);
         }
 #pragma unroll
         for (int r = 0; r < R; ++r)
 #pragma unroll
-            for (int j = 0; j < 2 * C; ++j)
-                __stcs(packed_result(grad, (o + r) * pitch + i + j / 2, j % 2),
-                       (float4{sum[r][j].c[0], sum[r][j].c[1], sum[r][j].c[2], sum[r][j].c[3]}));
+            for (int j = 0; j < 2 * C; ++j) __stcs(place + r * PITCH * 64 + j * 32, sum_of(before[r][j], sum[r][j]));
     }
 }
 
 // Larger jobs read shared memory less often; they pay once every warp still has one.
-template <int O, int I>
-__device__ __forceinline__ void outer(
-    float* grad, int pitch, const real* y, int y_stride, const real* x, int x_stride, bool fresh) {
+template <int O, int I, int PITCH, int Y_STRIDE, int X_STRIDE>
+__device__ __forceinline__ void outer(float* grad, const real* y, const real* x, bool fresh) {
     constexpr int BLOCKS = O / 16 * (I / 16);
     constexpr int C = I % 32 == 0 && BLOCKS >= 2 * WARPS ? 2 : 1;
     constexpr int R = O % 32 == 0 && BLOCKS >= 2 * C * WARPS ? 2 : 1;
-    outer_jobs<O, I, R, C>(grad, pitch, y, y_stride, x, x_stride, fresh);
+    outer_jobs<O, I, PITCH, Y_STRIDE, X_STRIDE, R, C>(grad, y, x, fresh);
 }

@@ -2,15 +2,18 @@
 
 __device__ __forceinline__ void embed(Tile (&x)[DT], const Member& m, const int (&tokens)[2]) {
 #pragma unroll
-    for (int j = 0; j < DT; ++j)
+    for (int half = 0; half < 2; ++half) {
+        const int row = row_of(half);
+        const bool is_real = row < N_CTX;
+        const float* token = m.params + PARAM_TOKEN + (is_real ? tokens[half] : 0) * D_MODEL;
+        const float* position = m.params + PARAM_POSITION + (is_real ? row : 0) * D_MODEL;
 #pragma unroll
-        for (int e = 0; e < 4; ++e) {
-            const int row = row_of(e >> 1), column = column_of(j, e);
-            const bool real_one = row < N_CTX && column < D_MODEL;
-            x[j].c[e] = real_one ? __ldg(m.params + PARAM_TOKEN + tokens[e >> 1] * D_MODEL + column) +
-                                       __ldg(m.params + PARAM_POSITION + row * D_MODEL + column)
-                                 : 0.f;
+        for (int j = 0; j < DT; ++j) {
+            const float2 of_token = entries(token, j), of_position = entries(position, j);
+            x[j].c[2 * half] = is_real ? of_token.x + of_position.x : 0.f;
+            x[j].c[2 * half + 1] = is_real ? of_token.y + of_position.y : 0.f;
         }
+    }
 }
 
 // The gradient at the embedding's output, summed per position and per token: Σ_rows 1_token ⊗ grad, a product with
@@ -20,14 +23,12 @@ __device__ __forceinline__ void embedding_backward(Tile (&grad_x)[DT], const Mem
     A operands[DP / 16];
     as_operands(operands, grad_x);
     stage(rows, ROW_STRIDE, operands);
+    float4* positions = packed_result(m.grad + GRAD_POSITION, warp_id() * (DP / 16), 0);
+    float4 before[DT];
 #pragma unroll
-    for (int j = 0; j < DT; ++j) {
-        float4* place = packed_result(m.grad + GRAD_POSITION, warp_id() * (DP / 16) + j / 2, j % 2);
-        float4 sum = {0, 0, 0, 0};
-        if (!fresh) sum = __ldcs(place);
-        __stcs(place, (float4{sum.x + grad_x[j].c[0], sum.y + grad_x[j].c[1], sum.z + grad_x[j].c[2],
-                                  sum.w + grad_x[j].c[3]}));
-    }
+    for (int j = 0; j < DT; ++j) before[j] = fresh ? float4{0, 0, 0, 0} : __ldcs(positions + 32 * j);
+#pragma unroll
+    for (int j = 0; j < DT; ++j) __stcs(positions + 32 * j, sum_of(before[j], grad_x[j]));
     __syncthreads();
 #pragma unroll 1
     for (int job = warp_id(); job < VP / 16; job += WARPS) {
@@ -105,8 +106,9 @@ __device__ __forceinline__ void sequence(
     }
 #pragma unroll 1
     for (int layer = N_LAYER - 1; layer >= 0; --layer) {
-        feed_forward_backward(grad_x, m, dropout, layer, fresh);
-        attention_backward(grad_x, m, dropout, layer, fresh);
+        Recalled recalled;
+        feed_forward_backward(grad_x, recalled, m, dropout, layer, fresh);
+        attention_backward(grad_x, recalled, m, dropout, layer, fresh);
     }
     drop(grad_x, dropout, 0);
     embedding_backward(grad_x, m, fresh);

@@ -16,9 +16,11 @@ __device__ __forceinline__ double block_sum(double value) {
 }
 
 // grad (members, PARAM_SIZE): Σ over CTAs, in their order; squares (members, blocks): Σ grad² in float64.
-// ``grad_at``: where a parameter stands in a CTA's buffer. Moves ``step`` on; nobody reads it meanwhile.
+// ``grad_at``: where a parameter stands in a CTA's buffer. The last launch of an update moves ``step`` on; nobody reads it
+// meanwhile.
 extern "C" __global__ void __launch_bounds__(BLOCK) reduce_gradients(
-    const float* grads, int num_ctas, const int* grad_at, float* grad, double* squares, int* step) {
+    const float* grads, int num_ctas, const int* grad_at, float* grad, double* squares, int* step,
+    int is_last) {
     const int i = blockIdx.x * BLOCK + threadIdx.x, row = blockIdx.y;
     float total = 0;
     if (i < PARAM_SIZE) {
@@ -29,7 +31,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) reduce_gradients(
     }
     const double sum = block_sum((double)total * total);
     if (threadIdx.x == 0) squares[(size_t)row * gridDim.x + blockIdx.x] = sum;
-    if (i == 0 && row == 0) ++*step;
+    if (is_last && i == 0 && row == 0) ++*step;
 }
 
 // The operands that the tensor cores read: a weight stands in one or two places of ``packed``, −1 is none.

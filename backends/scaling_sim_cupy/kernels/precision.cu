@@ -222,10 +222,9 @@ __device__ __forceinline__ void store_a(real* to, int stride, const A& a) {
     store_pair(place + 8 * stride + 8, a.v[3]);
 }
 
-// Block ``number`` (16×16: two operands b) of a packed matrix, eight neighbouring elements for every lane; see
-// scaling_sim_cupy.layout.
-__device__ __forceinline__ void load_packed(B (&b)[2], const real* packed, int number) {
-    const real* place = packed + number * 256 + lane_id() * 8;
+// A block (16×16: two operands b) of a packed matrix, eight neighbouring elements for every lane, those of this one at
+// ``place``; see scaling_sim_cupy.layout.
+__device__ __forceinline__ void load_packed(B (&b)[2], const real* place) {
 #if EXACT
     const float4 left = __ldg(reinterpret_cast<const float4*>(place));
     const float4 right = __ldg(reinterpret_cast<const float4*>(place) + 1);

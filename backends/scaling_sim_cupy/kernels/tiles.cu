@@ -16,6 +16,9 @@ constexpr int VECTORS = 4 * N_LAYER + 2;  // gains and biases of the layer norms
 // loops of them take twice the time to compile and are no faster.
 constexpr int TWICE = EXACT ? 1 : 2, THRICE = EXACT ? 1 : 3;
 
+// Whether a thread may have twice 128 registers and operands are small: what is needed later can then be sent for early.
+constexpr bool ROOM = EXACT == 0 && RESIDENT * THREADS <= 256;
+
 __device__ __forceinline__ int warp_id() { return threadIdx.x >> 5; }
 
 // Row e / 2 of a lane (its rows are g and g + 8 of its warp's 16) and column of element e of tile j.
@@ -45,33 +48,36 @@ __device__ __forceinline__ void as_operands(A (&a)[N], const Tile (&x)[2 * N]) {
     for (int k = 0; k < N; ++k) a[k] = as_a(x[2 * k], x[2 * k + 1]);
 }
 
-// The warp's rows in a shared array of row length ``stride``.
+// The warp's rows into a shared array of row length ``stride``, and out of it.
 template <int N>
 __device__ __forceinline__ void stage(real* to, int stride, const A (&a)[N]) {
 #pragma unroll
     for (int k = 0; k < N; ++k) store_a(to + 16 * warp_id() * stride + 16 * k, stride, a[k]);
 }
 
-// N blocks of a packed matrix on their way into registers. Weights come from the second-level cache, hundreds of cycles
-// away: `ask` sends for the next ones as soon as the last are used, and the loads run beside other work. In float32
-// operands take twice the registers; there the loads are issued when they are needed.
 template <int N>
+__device__ __forceinline__ void fetch(A (&a)[N], const real* from, int stride) {
+#pragma unroll
+    for (int k = 0; k < N; ++k) a[k] = load_a(from + 16 * warp_id() * stride + 16 * k, stride);
+}
+
+// N blocks of a packed matrix, APART from each other, on their way into registers. Weights come from the second-level
+// cache, hundreds of cycles away: `ask` sends for the next ones as soon as the last are used, and the loads run beside
+// other work. In float32 operands take twice the registers; there the loads are issued when they are needed.
+template <int N, int APART = 1>
 struct Weights {
     static constexpr bool EARLY = EXACT == 0;
     B b[N][2];
-    const real* packed;
-    int first, apart;
+    const real* place;
 
     __device__ __forceinline__ void load() {
 #pragma unroll
-        for (int i = 0; i < N; ++i) load_packed(b[i], packed, first + i * apart);
+        for (int i = 0; i < N; ++i) load_packed(b[i], place + i * APART * 256);
     }
 
-    // Blocks first, first + apart, …
-    __device__ __forceinline__ void ask(const real* matrix, int first_block, int blocks_apart) {
-        packed = matrix;
-        first = first_block;
-        apart = blocks_apart;
+    // Blocks first, first + APART, … of a matrix (see `Member::packed`).
+    __device__ __forceinline__ void ask(const real* matrix, int first) {
+        place = matrix + first * 256;
         if (EARLY) load();
     }
 
@@ -96,8 +102,8 @@ __device__ __forceinline__ void product(Tile (&out)[2], const A (&rows)[K], Weig
 }
 
 // out (N·16 columns) += one operand · 16 rows of a matrix, from the blocks of these rows.
-template <int N>
-__device__ __forceinline__ void product_add(Tile (&out)[2 * N], const A& rows, Weights<N>& weights) {
+template <int N, int APART>
+__device__ __forceinline__ void product_add(Tile (&out)[2 * N], const A& rows, Weights<N, APART>& weights) {
     weights.ready();
 #pragma unroll
     for (int n = 0; n < N; ++n) {

@@ -2,17 +2,18 @@
 // their order, in a buffer of its own (packed results).
 
 // Sums of losses (members, CTAs per member) and of gradients (members, CTAs per member, GRAD_SIZE) of one update.
-// ``starts``: (updates, members, sequences); ``step``: which of the updates; keys of dropout per member.
+// ``starts``: (updates, num_members, sequences), of which this launch computes gridDim.y members; ``step``: which of the
+// updates; keys of dropout per member.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) train(
-    const TOKEN* tokens, const long long* starts, const int* step, int num_sequences, const float* params,
-    const real* packed, float* grads, double* losses, uint4* kept, const unsigned int* updates,
+    const TOKEN* tokens, const long long* starts, const int* step, int num_members, int num_sequences,
+    const float* params, const real* packed, float* grads, double* losses, uint4* kept, const unsigned int* updates,
     const unsigned int* low, const unsigned int* high, const unsigned long long* threshold, const float* scale) {
     Shared& shared = *reinterpret_cast<Shared*>(shared_bytes);
     const int row = blockIdx.y;
     const size_t cta = (size_t)row * gridDim.x + blockIdx.x;
-    const Member m = {params + (size_t)row * PARAM_SIZE, packed + (size_t)row * PACK_SIZE, grads + cta * GRAD_SIZE,
-                      {kept + cta * KEPT_SLOTS * THREADS}, &shared};
-    const long long* mine = starts + ((size_t)*step * gridDim.y + row) * num_sequences;
+    const Member m = {params + (size_t)row * PARAM_SIZE, packed + (size_t)row * PACK_SIZE + lane_id() * 8,
+                      grads + cta * GRAD_SIZE, {kept + cta * KEPT_SLOTS * THREADS}, &shared};
+    const long long* mine = starts + ((size_t)*step * num_members + row) * num_sequences;
     for (int i = threadIdx.x; i < WARPS * VECTORS * DP; i += THREADS) shared.sums[0][i] = 0;
     __syncthreads();
     double loss = 0;
