@@ -244,6 +244,7 @@ def nearly_normal(table: RunTable) -> bool:
 @pytest.mark.slow
 @pytest.mark.statistical
 @pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("ignore::scaling_sim.errors.ConvergenceWarning")
 @pytest.mark.parametrize(
     ("num_data_sets", "max_steps", "keep"),
     [(200, 4000, nearly_normal), (50, 12_000, None)],
