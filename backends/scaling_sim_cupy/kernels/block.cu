@@ -140,23 +140,9 @@ __device__ __forceinline__ void forward_layer(Tile (&x)[DT], const Member& m, co
     add(x, residual);
 }
 
-// What attention kept of this warp's rows.
-struct Recalled {
-    A qkv[3 * UP / 16], mixed[UP / 16];
-    Tile norms[N_HEAD];
-
-    __device__ __forceinline__ void load(const Keep& memory, int layer) {
-        const int kept = layer * KEPT_LAYER;
-        recall(memory, kept + KEPT_MIXED, mixed);
-        recall(memory, kept + KEPT_NORMS, norms);
-        recall(memory, kept + KEPT_QKV, qkv);
-    }
-};
-
 // From the gradient at the layer's output to the one at its middle: x + feed-forward(LN₂(x)).
-// Sends for what `attention_backward` will need.
 __device__ __forceinline__ void feed_forward_backward(
-    Tile (&grad_x)[DT], Recalled& recalled, const Member& m, const Dropout& dropout, int layer, bool fresh) {
+    Tile (&grad_x)[DT], const Member& m, const Dropout& dropout, int layer, bool fresh) {
     real *hidden = m.shared->work, *grad_hidden = hidden + TP * F_STRIDE;
     float* grad = m.grad + layer * GRAD_LAYER;
     const float* params = m.params + layer * D_MODEL;
@@ -191,7 +177,7 @@ __device__ __forceinline__ void feed_forward_backward(
         A grad_out[DP / 16], b[DP / 16];  // fetched anew, so that `outer` has their registers
         fetch(grad_out, m.shared->rows1, ROW_STRIDE);
         fetch(b, m.shared->rows2, ROW_STRIDE);
-#pragma unroll 1  // twice, the registers do not suffice, and weights are sent for late
+#pragma unroll NARROW_TWICE
         for (int inside = 0; inside < F_CHUNK / 16; ++inside) {
             const int next = begin + next_of(inside, F_CHUNK / 16);
             Tile h[2], grad_h[2];
@@ -223,7 +209,6 @@ __device__ __forceinline__ void feed_forward_backward(
     Tile x[DT];
     recall(m.memory, layer * KEPT_LAYER + KEPT_MIDDLE, x);
     unpark(m.memory, grad_x);
-    if (ROOM) recalled.load(m.memory, layer);
     __syncthreads();
     layer_norm_backward(grad_x, grad_b, x, params + PARAM_LN2_GAIN,
                         sums_of_warp(m, 4 * layer + 2));
@@ -231,22 +216,23 @@ __device__ __forceinline__ void feed_forward_backward(
 
 // From the gradient at the layer's middle to the one at its input: x + attention(LN₁(x)).
 __device__ __forceinline__ void attention_backward(
-    Tile (&grad_x)[DT], Recalled& recalled, const Member& m, const Dropout& dropout, int layer, bool fresh) {
+    Tile (&grad_x)[DT], const Member& m, const Dropout& dropout, int layer, bool fresh) {
     real *qkv = m.shared->work, *rows1 = m.shared->rows1, *rows2 = m.shared->rows2;
     float* grad = m.grad + layer * GRAD_LAYER;
     const float* params = m.params + layer * D_MODEL;
     const int kept = layer * KEPT_LAYER;
     park(m.memory, grad_x);
-    if (!ROOM) recalled.load(m.memory, layer);
     Tile grad_mixed[UP / 8];
+    A recalled[3 * UP / 16];
+    recall(m.memory, kept + KEPT_QKV, recalled);
     {
-        A grad_out[DP / 16];
-        const A(&mixed)[UP / 16] = recalled.mixed;
+        A grad_out[DP / 16], mixed[UP / 16];
         Tile out[DT];
 #pragma unroll
         for (int j = 0; j < DT; ++j) out[j] = grad_x[j];
         drop(out, dropout, 1 + 2 * layer);
         as_operands(grad_out, out);
+        recall(m.memory, kept + KEPT_MIXED, mixed);
         stage(rows1, ROW_STRIDE, grad_out);
         stage(rows2, ROW_STRIDE, mixed);
 #pragma unroll
@@ -272,11 +258,13 @@ __device__ __forceinline__ void attention_backward(
             delta[0] = quad_sum(delta[0]);
             delta[1] = quad_sum(delta[1]);
             put_rows(m.shared->deltas + head * TP, delta);
-            const float of_rows[2] = {recalled.norms[head].c[0], recalled.norms[head].c[1]};
+            Tile norms[1];
+            recall(m.memory, kept + KEPT_NORMS + head, norms);
+            const float of_rows[2] = {norms[0].c[0], norms[0].c[1]};
             put_rows(m.shared->norms + head * TP, of_rows);
         }
     }
-    stage(qkv, QKV_STRIDE, recalled.qkv);
+    stage(qkv, QKV_STRIDE, recalled);
     __syncthreads();
     outer<DP, UP, UP / 16, ROW_STRIDE, ROW_STRIDE>(grad + GRAD_OUT, rows1, rows2, fresh);
     __syncthreads();

@@ -31,20 +31,6 @@ __device__ __forceinline__ float4 sum_of(const float4& a, const Tile& b) {
     return {a.x + b.c[0], a.y + b.c[1], a.z + b.c[2], a.w + b.c[3]};
 }
 
-// R + C operands of 16 rows of two shared arrays.
-template <int R, int C, int Y_STRIDE, int X_STRIDE>
-struct Factors {
-    A a[R];
-    B b[2 * C];
-
-    __device__ __forceinline__ void load(const real* y, const real* x) {
-#pragma unroll
-        for (int r = 0; r < R; ++r) a[r] = load_a_transposed(y + 16 * r, Y_STRIDE);
-#pragma unroll
-        for (int c = 0; c < C; ++c) load_b_transposed(reinterpret_cast<B(&)[2]>(b[2 * c]), x + 16 * c, X_STRIDE);
-    }
-};
-
 // grad (packed results, 16×16 blocks, PITCH blocks per row) += Σ_rows yᵀ·x over the whole sequence: O columns of one
 // shared array, I of another, of rows Y_STRIDE and X_STRIDE long. Each job is R×C blocks of one warp; nothing is shared
 // between jobs, so the order of every sum is fixed. What stands in grad is sent for first and added last, so that its
@@ -52,7 +38,6 @@ struct Factors {
 template <int O, int I, int PITCH, int Y_STRIDE, int X_STRIDE, int R, int C>
 __device__ __forceinline__ void outer_jobs(float* grad, const real* y, const real* x, bool fresh) {
     constexpr int ACROSS = I / 16 / C, JOBS = O / 16 / R * ACROSS;
-    constexpr bool AHEAD = EXACT == 0;  // operands are sent for one turn before their products
 #pragma unroll 1
     for (int job = warp_id(); job < JOBS; job += WARPS) {
         const int o = job / ACROSS * R, i = job % ACROSS * C;
@@ -69,19 +54,18 @@ __device__ __forceinline__ void outer_jobs(float* grad, const real* y, const rea
 #pragma unroll
         for (int r = 0; r < R; ++r) clear(sum[r]);
         const real *of_y = y + 16 * o, *of_x = x + 16 * i;
-        Factors<R, C, Y_STRIDE, X_STRIDE> now, next;
-        if (AHEAD) next.load(of_y, of_x);
 #pragma unroll TWICE
-        for (int row = 0; row < TP; row += 16) {
-            if (AHEAD) now = next;
-            else now.load(of_y, of_x);
-            of_y += 16 * Y_STRIDE;
-            of_x += 16 * X_STRIDE;
-            if (AHEAD && row + 16 < TP) next.load(of_y, of_x);
+        for (int row = 0; row < TP; row += 16, of_y += 16 * Y_STRIDE, of_x += 16 * X_STRIDE) {
+            A a[R];
+            B b[2 * C];
+#pragma unroll
+            for (int r = 0; r < R; ++r) a[r] = load_a_transposed(of_y + 16 * r, Y_STRIDE);
+#pragma unroll
+            for (int c = 0; c < C; ++c) load_b_transposed(reinterpret_cast<B(&)[2]>(b[2 * c]), of_x + 16 * c, X_STRIDE);
 #pragma unroll
             for (int r = 0; r < R; ++r)
 #pragma unroll
-                for (int j = 0; j < 2 * C; ++j) multiply(sum[r][j], now.a[r], now.b[j]);
+                for (int j = 0; j < 2 * C; ++j) multiply(sum[r][j], a[r], b[j]);
         }
 #pragma unroll
         for (int r = 0; r < R; ++r)

@@ -106,9 +106,8 @@ __device__ __forceinline__ void sequence(
     }
 #pragma unroll 1
     for (int layer = N_LAYER - 1; layer >= 0; --layer) {
-        Recalled recalled;
-        feed_forward_backward(grad_x, recalled, m, dropout, layer, fresh);
-        attention_backward(grad_x, recalled, m, dropout, layer, fresh);
+        feed_forward_backward(grad_x, m, dropout, layer, fresh);
+        attention_backward(grad_x, m, dropout, layer, fresh);
     }
     drop(grad_x, dropout, 0);
     embedding_backward(grad_x, m, fresh);

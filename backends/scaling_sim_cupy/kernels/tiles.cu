@@ -15,6 +15,7 @@ constexpr int VECTORS = 4 * N_LAYER + 2;  // gains and biases of the layer norms
 // How often the long loops are unrolled. A split product is 12 to 20 times the instructions of one in bfloat16: unrolled
 // loops of them take twice the time to compile and are no faster.
 constexpr int TWICE = EXACT ? 1 : 2, THRICE = EXACT ? 1 : 3;
+constexpr int NARROW_TWICE = DP > 16 ? 1 : TWICE;  // where registers are scarce: weights would be sent for late
 
 // Whether a thread may have twice 128 registers and operands are small: what is needed later can then be sent for early.
 constexpr bool ROOM = EXACT == 0 && RESIDENT * THREADS <= 256;
