@@ -125,6 +125,7 @@ def _sweep(
             f"{place.names} on {place.device} in {place.precision}, {max(1, machine.num_workers)} at a time; "
             f"about {duration(choices.expected_seconds)} of training"
         )
+        say(f"why: {place.reason}")
         write_choices(folder, choices)
     for flag in choices.flags:
         say(f"note: {flag}")
