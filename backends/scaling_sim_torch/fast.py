@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,13 +15,13 @@ from scaling_sim.engine.checks import check_batches, check_member_axis, check_sp
 from scaling_sim.engine.cohort import Cohort, Precision
 from scaling_sim.engine.protocol import Tokens
 from scaling_sim.engine.reference import standard_error
-from scaling_sim.errors import BackendWarning
 from scaling_sim_torch.capture import Replays, Tables
 from scaling_sim_torch.distributed import average, is_shared, num_ranks, share
 from scaling_sim_torch.dropout import Dropout
 from scaling_sim_torch.flat_adafactor import FlatAdafactor
 from scaling_sim_torch.flat_adamw import FlatAdamW
 from scaling_sim_torch.fused import FusedModel
+from scaling_sim_torch.out_of_memory import in_parts
 from scaling_sim_torch.plan import Plan
 from scaling_sim_torch.stacked import StackedModel
 from scaling_sim_torch.trainer import ALL_BITS, TorchTrainer
@@ -160,33 +159,25 @@ class StackedTrainer(FastTrainer):
             update_number = tables.update.index_select(0, tables.step)[0]
             dropout = None if self.dropout_keys is None else Dropout(self.dropout_keys, update_number)
             windows_MBU = self._all_windows("train", share(starts_MB))
-            self._within_memory(
-                model,
-                lambda: model.gradient(self.flat["params"], self.half_MP, windows_MBU, losses_MR, grad_MP, dropout),
-            )
+            self._gradient(model, windows_MBU, losses_MR, grad_MP, dropout)
             if is_shared(batch):
                 average(losses_MR, grad_MP)
             optimizer.step(losses_MR, grad_MP, tables)
 
         return update
 
-    def _within_memory(self, model: StackedModel, compute: Callable[[], None]) -> None:
-        """Compute a gradient; where memory runs out, again in smaller micro-batches. No weight has changed yet."""
-        while True:
-            try:
-                return compute()
-            except torch.OutOfMemoryError:
-                batch = self.cohort.batch_sequences
-                finer = [n for n in range(model.micro_batches + 1, batch + 1) if batch % n == 0]
-                if not finer or self.dropout_keys is not None:
-                    raise
-                warnings.warn(
-                    f"out of memory with {model.micro_batches} micro-batches; going on with {finer[0]}",
-                    BackendWarning,
-                    stacklevel=4,
-                )
-                model.micro_batches = finer[0]
-                torch.cuda.empty_cache()
+    def _gradient(
+        self, model: StackedModel, windows_MBU: Tensor, losses_MR: Tensor, grad_MP: Tensor,
+        dropout: Dropout | None = None,
+    ) -> None:  # fmt: skip
+        """Losses and gradient of a batch; where memory runs out, again in smaller micro-batches."""
+
+        def compute(parts: int) -> None:
+            model.micro_batches = parts
+            model.gradient(self.flat["params"], self.half_MP, windows_MBU, losses_MR, grad_MP, dropout)
+
+        parts = model.micro_batches
+        in_parts(compute, parts, parts if dropout is not None else windows_MBU.shape[1])
 
     def _model(self, *, micro_batches: int | None = None) -> StackedModel:
         plan = self.plan
@@ -203,11 +194,13 @@ class StackedTrainer(FastTrainer):
             yield torch.cat([model.losses(self.flat["params"], self.half_MP, part) for part in windows], dim=1)
 
     def _batch_gradients(self, starts_nMB: Tensor) -> Iterator[Tensor]:
-        model, grad_MP = self._model(micro_batches=1), torch.empty_like(self.flat["params"])
+        size, room = starts_nMB.shape[2], max(1, self.cohort.batch_sequences // self.plan.micro_batches)
+        parts = next(n for n in range(1, size + 1) if size % n == 0 and size <= n * room)
+        model, grad_MP = self._model(micro_batches=parts), torch.empty_like(self.flat["params"])
         losses_MR = torch.empty(len(self.members), starts_nMB.shape[2] * self.cohort.shape.n_ctx, device=self.device)
         for starts_MB in starts_nMB:
             windows_MBU = self._all_windows("train", starts_MB)
-            model.gradient(self.flat["params"], self.half_MP, windows_MBU, losses_MR, grad_MP)
+            self._gradient(model, windows_MBU, losses_MR, grad_MP)
             yield grad_MP
 
     def _all_windows(self, split: str, starts_MB: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from scaling_sim_torch.distributed import agreed, average, is_shared, leads, sha
 from scaling_sim_torch.dropout import Dropout, DropoutKeys
 from scaling_sim_torch.model import position_losses, split_flat
 from scaling_sim_torch.optimizer import Schedule, adafactor, adamw, clip_factors, decay_mask
+from scaling_sim_torch.out_of_memory import in_parts
 
 MAX_FUSED_SEQUENCES = 65535
 """The fused bfloat16 attention kernels of CUDA fail beyond (seen with torch 2.11 on an H200; float32 does not)."""
@@ -44,6 +45,7 @@ class TorchTrainer:
         self.dtype = torch.float64 if precision == "float64" else torch.float32
         self.bfloat16 = precision == "bfloat16"
         self.deterministic = deterministic
+        self.parts = 1
         self.kinds = {"params": cohort.shape.parameter_shapes(), **moment_shapes(cohort)}
         self.splits = {name: _place(tokens, self.device) for name, tokens in splits.items()}
         self.window_T = torch.arange(cohort.shape.n_ctx + 1, device=self.device)
@@ -174,15 +176,32 @@ class TorchTrainer:
     def _gradients(self, starts_MB: Tensor, dropout: Dropout | None) -> tuple[Tensor, Tensor]:
         """Mean losses (M,) in float64 and their gradients (M, P); over all ranks where several share a batch."""
         divided, starts_MB = is_shared(starts_MB.shape[1]), share(starts_MB)
+        size = starts_MB.shape[1]
+        first = self.parts if size % self.parts == 0 and dropout is None else 1
+        (loss_M, grad_MP), parts = in_parts(
+            lambda parts: self._mean_of_parts(starts_MB, dropout, parts), first, size if dropout is None else first
+        )
+        self.parts = max(self.parts, parts)
+        if divided:
+            average(loss_M, grad_MP)
+        return loss_M, grad_MP
+
+    def _mean_of_parts(self, starts_MB: Tensor, dropout: Dropout | None, parts: int) -> tuple[Tensor, Tensor]:
+        """Mean losses and their gradients, from micro-batches of equal size."""
+        first, *others = starts_MB.chunk(parts, dim=1)
+        loss_M, grad_MP = self._of_part(first, dropout)
+        for part_Mb in others:
+            part_loss_M, part_grad_MP = self._of_part(part_Mb, dropout)
+            loss_M, grad_MP = loss_M + part_loss_M, grad_MP.add_(part_grad_MP)
+        return (loss_M, grad_MP) if parts == 1 else (loss_M / parts, grad_MP.div_(parts))
+
+    def _of_part(self, starts_MB: Tensor, dropout: Dropout | None) -> tuple[Tensor, Tensor]:
         flat_MP = self.flat["params"].detach().requires_grad_()
         with self._arithmetic(starts_MB.numel()):
             losses_MBT = position_losses(flat_MP, self.cohort.shape, *self._windows("train", starts_MB), dropout)
             loss_M = losses_MBT.mean(dim=(1, 2), dtype=torch.float64)
         (grad_MP,) = torch.autograd.grad(loss_M.sum(), flat_MP)
-        loss_M = loss_M.detach()
-        if divided:
-            average(loss_M, grad_MP)
-        return loss_M, grad_MP
+        return loss_M.detach(), grad_MP
 
     @contextmanager
     def _arithmetic(self, num_sequences: int) -> Iterator[None]:
