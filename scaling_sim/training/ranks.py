@@ -22,6 +22,7 @@ from scaling_sim.training.executor import InProcess
 from scaling_sim.training.messages import Event, Failed, Order, Setup, Stop, Time, Train
 from scaling_sim.training.worker import Worker
 
+TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _orders: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Order)
 
 
@@ -39,8 +40,8 @@ class Ranks(Protocol):
 
 @lru_cache
 def joined() -> tuple[str, Ranks] | None:
-    """The backend that unites the ranks, and the ranks; None unless several were started (``WORLD_SIZE``)."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    """The backend that unites the ranks, and the ranks; None unless torchrun (its variables) started several."""
+    if not all(name in os.environ for name in TORCHRUN) or int(os.environ["WORLD_SIZE"]) < 2:
         return None
     for name in OWN_BACKENDS:
         try:

@@ -11,9 +11,10 @@ import pytest
 
 from scaling_sim.data.corpus import Corpus
 from scaling_sim.engine.reference import ReferenceBackend, ReferenceTrainer
+from scaling_sim.engine.throughput import Measured
 from scaling_sim.model.shape import Shape
 from scaling_sim.runs.store import RunStore
-from scaling_sim.training import Job, plan_cohorts, run_sweep
+from scaling_sim.training import Job, Progress, plan_cohorts, run_sweep
 from scaling_sim.training.executor import Sink
 from scaling_sim.training.messages import Setup, Time, Train
 from scaling_sim.training.worker import Worker
@@ -23,11 +24,17 @@ from tests.training.runs import SHAPE, make_job
 class Cards(ReferenceBackend):
     """The reference, on two GPUs in name."""
 
+    def __init__(self, name: str = "numpy", widest: int = 10**6, rate: float = 1e6) -> None:
+        self.name, self.widest, self.rate = name, widest, rate
+
+    def measured(self) -> list[Measured]:
+        return [Measured(SHAPE, 1, 4, "bfloat16", self.rate)]
+
     def devices(self) -> list[str]:
         return ["cuda:0", "cuda:1"]
 
     def why_unsupported(self, cohort: Any, device: str, precision: Any) -> str | None:
-        return None
+        return "too wide" if cohort.shape.d_model > self.widest else None
 
     def start(self, cohort: Any, splits: Any, device: str = "cuda:0", precision: Any = "float32") -> Any:
         return ReferenceTrainer(cohort, splits, np.float32)
@@ -96,3 +103,26 @@ def test_each_gpu_has_a_process_and_takes_the_longest_cohort_left(
     assert {run_id: record.device for run_id, record in records.items()} == places
     assert set(places.values()) == {"cuda:0", "cuda:1"}
     assert {record.precision for record in records.values()} == {"bfloat16"}
+
+
+def test_two_backends_train_one_sweep_and_continue_their_own_runs(
+    corpus: Corpus, store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {"tiny": Cards("tiny", widest=8, rate=2e6), "any": Cards("any")}
+    for module in ("placement", "worker"):
+        monkeypatch.setattr(f"scaling_sim.training.{module}.get_backend", known.__getitem__)
+    monkeypatch.setattr("scaling_sim.training.placement.AUTOMATIC", (("tiny", "cuda"), ("any", "cuda")))
+
+    def stop(progress: Progress) -> None:
+        if progress.finished >= 4:
+            raise KeyboardInterrupt
+
+    options: dict[str, Any] = {"checkpoints": tmp_path, "checkpoint_seconds": 0.0, "workers": 0, "heartbeat": 0.0}
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(jobs(), corpus, store, progress=stop, **options)
+    summary = run_sweep(jobs(), corpus, store, **options)
+    assert summary.done + summary.skipped == 12
+    assert summary.skipped >= 4
+    for record in store.records():
+        assert record.backend == ("any" if record.config.shape.d_model == 16 else "tiny")
+    assert "tiny for 1×8, 1×4" in summary.placement or "tiny for 1×4, 1×8" in summary.placement
