@@ -66,7 +66,7 @@ class ShardedTrainer(TorchTrainer):
                     rows_MR = torch.empty(1, part_Mb.numel() * self.cohort.shape.n_ctx, device=self.device)
                     self.model(self._all_windows(split, part_Mb), rows_MR)
                     losses.append(rows_MR.view(-1, self.cohort.shape.n_ctx).double().cpu())
-        cast(Any, self.model).reshard()  # no backward pass did it
+        cast(Any, self.model).reshard()  # as a backward pass does: `zero_grad` must find the shards
         losses_ST = torch.cat(losses).numpy()
         return losses_ST.mean(axis=0)[None], standard_error(losses_ST.mean(axis=1)[None])
 
