@@ -1,8 +1,11 @@
-"""What can be said of the CuPy backend without a card, and the conformance kit on one.
+"""What can be said of the CuPy backend without a card.
 
-That the kernels compute the right numbers is checked without a card as well, in test_cupy_mathematics.py.
+That the kernels compute the right numbers is checked without a card as well, in test_cupy_mathematics.py; what needs
+one stands in test_cupy_card.py and test_cupy_fidelity.py.
 """
 
+import ctypes
+import ctypes.util
 import importlib
 import math
 import shutil
@@ -15,15 +18,16 @@ import msgspec
 import numpy as np
 import pytest
 
-from scaling_sim.engine.conformance import Conformance
+from scaling_sim.engine.cohort import Cohort
 from scaling_sim.engine.conformance_cases import DROPOUT, PLAIN
 from scaling_sim.engine.registry import backends, get_backend
+from scaling_sim.engine.throughput import fastest
 from scaling_sim.errors import BackendUnavailable
 from scaling_sim.model.shape import Shape
-from scaling_sim_cupy import BACKEND, CupyBackend
-from scaling_sim_cupy.layout import Layout
+from scaling_sim_cupy import BACKEND
+from scaling_sim_cupy.layout import SHARED_BESIDE_CACHE, Layout
 from scaling_sim_cupy.limits import MAX_SHARED_BYTES, USABLE_SHARE, required_bytes, why_out_of_range, why_too_large
-from tests.backends.cupy_card import OnACard
+from scaling_sim_torch import BACKEND as TORCH
 
 GIB = 2**30
 
@@ -43,9 +47,6 @@ def fake_cupy(*, devices=1, total_bytes=GIB, error=None):
 @pytest.fixture
 def card(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy(devices=2))
-
-
-# Without a card.
 
 
 def test_package_is_listed_without_importing_cupy():
@@ -138,6 +139,25 @@ def test_the_first_decades_of_a_law_are_in_range(size, exact):
     assert layout.resident >= 1
 
 
+@pytest.mark.parametrize(
+    ("d_model", "n_layer", "exact", "chunks"),
+    [
+        (64, 2, 0, (128, 256)),
+        (64, 4, 0, (64, 128)),
+        (48, 2, 0, (96, 256)),
+        (64, 2, 1, (64, 128)),
+        (32, 2, 0, (64, 128)),
+    ],
+)
+def test_chunks_are_as_large_as_the_first_level_cache_allows(d_model, n_layer, exact, chunks):
+    """In bfloat16 and where a CTA has a multiprocessor for itself; with four layers its sums take the room."""
+    shape = Shape(n_layer=n_layer, d_model=d_model, n_head=d_model // 16, n_ctx=128)
+    layout = Layout(shape, exact)
+    assert layout.chunks == chunks
+    assert all(width % chunk == 0 for width, chunk in zip((shape.d_ff, shape.vocab_size), chunks, strict=True))
+    assert chunks[1] == 128 or layout.shared_bytes <= SHARED_BESIDE_CACHE
+
+
 def test_512_models_of_a_hundred_thousand_parameters_fit_in_4_gib():
     shape = Shape(n_layer=2, d_model=64, n_head=2, n_ctx=128)
     members = tuple(msgspec.structs.replace(PLAIN.cohort.members[0], id=i) for i in range(512))
@@ -177,6 +197,22 @@ def test_every_parameter_has_places_of_its_own(shape):
     np.testing.assert_array_equal(forward >= 0, backward >= 0)
 
 
+def test_a_cohort_goes_to_the_backend_that_was_measured_faster():
+    """Over every cohort that both were measured with; the smallest models are ours."""
+    others = {(row.shape, row.members, row.batch_sequences, row.precision): row for row in TORCH.measured()}
+    won = set()
+    for row in BACKEND.measured():
+        other = others.get((row.shape, row.members, row.batch_sequences, row.precision))
+        if other is None:
+            continue
+        members = tuple(msgspec.structs.replace(PLAIN.cohort.members[0], id=i) for i in range(row.members))
+        cohort = Cohort(shape=row.shape, batch_sequences=row.batch_sequences, members=members)
+        faster = BACKEND if row.tokens_per_second > other.tokens_per_second else TORCH
+        assert fastest([BACKEND, TORCH], cohort, row.precision)[0] is faster
+        won |= {(row.shape.d_model, row.members, row.precision)} if faster is BACKEND else set()
+    assert won >= {(16, members, precision) for members in (1, 64) for precision in ("bfloat16", "float32")}
+
+
 @pytest.fixture
 def compiler(monkeypatch):
     """The module, over a CuPy that has nothing."""
@@ -209,89 +245,27 @@ def test_kernels_compile_for_a_card(exact, tmp_path, compiler):
         assert built.returncode == 0, built.stderr
 
 
-# On a card.
+def nvrtc():
+    """NVRTC, which comes with the CUDA toolkit and as a Python package; None where neither is."""
+    name = ctypes.util.find_library("nvrtc")
+    packaged = [path for folder in sys.path for path in Path(folder).glob("nvidia/*/lib/libnvrtc.so.*")]
+    if name is None and not packaged:
+        return None
+    return ctypes.CDLL(str(packaged[0]) if packaged else name)
 
 
-@pytest.mark.gpu
-@pytest.mark.cupy
-class TestCupy(OnACard, Conformance):
-    backend = "cupy"
-    device = "cuda:0"
-
-
-@pytest.mark.gpu
-@pytest.mark.cupy
-class TestCupyBfloat16(TestCupy):
-    precision = "bfloat16"
-
-
-@pytest.mark.gpu
-@pytest.mark.cupy
-class TestOnTheCard(OnACard):
-    @pytest.mark.parametrize("size", [(1, 16, 1), (2, 32, 2), (2, 64, 2)])
-    def test_split_tf32_is_float32(self, size):
-        """One update of a real size: tensor cores against plain float32 multiply-adds of the same source."""
-        n_layer, d_model, n_head = size
-        shape = Shape(n_layer=n_layer, d_model=d_model, n_head=n_head, n_ctx=128)
-        cohort = msgspec.structs.replace(DROPOUT.cohort, shape=shape)
-        tokens = np.random.default_rng(0).integers(0, 256, 5000).astype(np.uint8)
-        starts = np.random.default_rng(1).integers(0, 4800, (1, 3, 4))
-        states = []
-        for tensor_cores in (True, False):
-            trainer = CupyBackend(tensor_cores).start(cohort, {"train": tokens})
-            losses = trainer.advance(0, starts, np.full((1, 3), 1e-3))
-            states.append(trainer.state() | {"losses": losses})
-        np.testing.assert_allclose(states[0]["losses"], states[1]["losses"], atol=2e-6)
-        for name in shape.parameter_shapes():
-            got, expected = (state[f"adam_m.{name}"] for state in states)
-            assert np.abs(got - expected).max() < 1e-4 * np.abs(expected).max(), name
-
-    def test_an_update_never_waits_for_the_host(self):
-        """Updates are queued behind a kernel that spins for a second; the host is through before it ends."""
-        import cupy
-
-        spin = cupy.RawKernel(
-            'extern "C" __global__ void spin(long long cycles)'
-            "{ const long long start = clock64(); while (clock64() - start < cycles) {} }",
-            "spin",
-        )
-        trainer, (starts, lr) = BACKEND.start(DROPOUT.cohort, DROPOUT.splits()), DROPOUT.batches(4)
-        with trainer.device, trainer.stream:
-            batch = trainer.placed(0, starts, lr)
-            spin((1,), (1,), (np.int64(1),))  # kernels are compiled and the memory pool is filled on the first use
-            trainer.queue(batch, 2)
-            trainer.stream.synchronize()
-            spin((1,), (1,), (np.int64(2_000_000_000),))
-            gate = cupy.cuda.Event()
-            gate.record(trainer.stream)
-            trainer.queue(batch, 2)
-            assert not gate.done, "an update waited for the device"
-            assert np.isfinite(cupy.asnumpy(batch.losses_KM)).all()
-            assert gate.done, "reading must wait, or the spinning kernel proves nothing"
-
-    def test_all_members_may_retire(self):
-        trainer = BACKEND.start(DROPOUT.cohort, DROPOUT.splits())
-        trainer.retire(trainer.live())
-        assert trainer.live() == ()
-        assert trainer.state()["params.qkv"].shape[0] == 0
-        starts, lr = DROPOUT.batches(2)
-        assert trainer.advance(0, starts[:, :0], lr[:, :0]).shape == (2, 0)
-
-    @pytest.mark.parametrize("num_members", [1, 64])
-    def test_memory_estimate_is_an_upper_bound(self, num_members):
-        import cupy
-
-        shape = Shape(n_layer=2, d_model=32, n_head=2, n_ctx=128)
-        members = tuple(msgspec.structs.replace(PLAIN.cohort.members[0], id=i) for i in range(num_members))
-        cohort = msgspec.structs.replace(PLAIN.cohort, shape=shape, batch_sequences=64, members=members)
-        pool = cupy.get_default_memory_pool()
-        pool.free_all_blocks()
-        before = pool.used_bytes()
-        trainer = BACKEND.start(cohort, PLAIN.splits())
-        trainer.advance(0, np.zeros((2, num_members, 64), np.int64), np.full((2, num_members), 1e-3))
-        assert pool.used_bytes() - before < required_bytes(cohort, Layout(shape, 1)) / USABLE_SHARE
-
-    def test_record_names_the_card(self):
-        described = BACKEND.describe()
-        assert set(described) == {"cupy", "cuda", "card"}
-        assert all(described.values())
+@pytest.mark.slow
+@pytest.mark.skipif(nvrtc() is None, reason="NVRTC compiles the kernels")
+@pytest.mark.parametrize("exact", [0, 1])
+def test_kernels_compile_as_cupy_compiles_them(exact, compiler):
+    library = nvrtc()
+    options = compiler.options(Layout(PLAIN.cohort.shape, exact), "uint8", dropout=True)
+    encoded = [option.encode() for option in (*options, "-default-device", "-arch=sm_90")]
+    for part in compiler.PARTS:
+        program, size = ctypes.c_void_p(), ctypes.c_size_t()
+        library.nvrtcCreateProgram(ctypes.byref(program), compiler.source(part).encode(), b"part.cu", 0, None, None)
+        failed = library.nvrtcCompileProgram(program, len(encoded), (ctypes.c_char_p * len(encoded))(*encoded))
+        library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+        log = ctypes.create_string_buffer(size.value)
+        library.nvrtcGetProgramLog(program, log)
+        assert not failed, log.value.decode()

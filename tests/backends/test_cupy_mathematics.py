@@ -2,7 +2,7 @@
 the whole kit runs over it. ``cuda_on_cpu.hpp`` says what is emulated.
 
 What this cannot see are the card's own things: NVRTC, the tensor cores' rounding, races between warps that the order
-of the emulation does not bring out. The same kit runs on a card in test_cupy.py.
+of the emulation does not bring out. The same kit runs on a card in test_cupy_card.py.
 """
 
 import ctypes
