@@ -7,31 +7,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import msgspec
-
-from scaling_sim.engine.cohort import Cohort, Member, Precision
+from scaling_sim.engine.cohort import Cohort, Precision
 from scaling_sim.engine.protocol import Backend
 from scaling_sim.engine.registry import get_backend
 from scaling_sim.engine.throughput import fastest
 from scaling_sim.errors import BackendUnavailable, ScalingSimError
-from scaling_sim.model.shape import Shape
+from scaling_sim.training.cohort_size import Kind, cohort_of, kind_of, largest_cohort, saturating
 from scaling_sim.training.job import Job
-from scaling_sim.training.memory import why_no_room
 from scaling_sim.training.planner import CohortPlan
 
 AUTOMATIC = (("cupy", "cuda"), ("torch", "cuda"), ("numba", "cpu"), ("numpy", "cpu"))
 """Backends and kinds of device that ``auto`` tries; in this order where their speeds are not known."""
 PRECISIONS: dict[str, tuple[Precision, ...]] = {"cuda": ("bfloat16", "float32"), "cpu": ("float32",)}
 """What ``precision="auto"`` tries: on a GPU bfloat16 products with float32 weights, moments and sums."""
-SATURATED = 2**25
-"""Numbers in one layer's activations (tokens per update times d_model, of all members) from which a larger cohort is
-not worth its memory. Measured on an H200: (1, 16) gains 5 times from 1 to 64 members of 8192 tokens (2^17 to 2^23),
-(4, 128) 1.6 times from 2^20 to 2^26; beyond that, fewer cohorts only save their starts."""
-MOST_MEMBERS = {"cuda": 512, "cpu": 1}
-"""A GPU gains from many members, a CPU trains one model per core."""
-
-Kind = tuple[Shape, int]
-"""Shape and tokens per update: runs of one kind are trained by one backend, whichever cohort they are in."""
 Wish = Precision | Literal["auto"]
 
 
@@ -95,11 +83,6 @@ class Placement:
     def max_members(self, job: Job) -> int:
         """Largest cohort of runs like ``job``."""
         return self.places[kind_of(job)].max_members
-
-
-def kind_of(job: Job) -> Kind:
-    """Shape and tokens per update."""
-    return job.config.shape, job.config.recipe.batch_tokens
 
 
 def choose_backend(
@@ -174,7 +157,7 @@ def _place(
         candidates = [one for one in found if able[one.name]]
         if not candidates:
             return None
-        many = min(len(jobs), _saturating(key))
+        many = min(len(jobs), saturating(key))
         chosen[key] = fastest(candidates, cohort_of(jobs[0], many), precision)
         places = able[chosen[key][0].name]
         common = places if common is None else [name for name in common if name in places]
@@ -183,7 +166,7 @@ def _place(
         why.append("no device serves all of these runs")
         return None
     places_of = {
-        key: Place(backend, _members(groups[key], backend, devices, precision), reason)
+        key: Place(backend, largest_cohort(groups[key], backend, devices, precision), reason)
         for key, (backend, reason) in chosen.items()
     }
     return Placement(devices, precision, "", places_of)
@@ -206,35 +189,6 @@ def _devices(
     if not known:
         why.append(f"{backend.name}: no {kind or 'usable'} device here")
     return able
-
-
-def cohort_of(job: Job, num_members: int, *, dropout: bool = False) -> Cohort:
-    """A cohort of so many runs like ``job``."""
-    cohort = CohortPlan((job,), 0, {}).task().cohort()
-    members = tuple(Member(id=i, seed=0, dropout=0.1 if dropout else 0.0) for i in range(num_members))
-    changed: Cohort = msgspec.structs.replace(cohort, members=members)
-    return changed
-
-
-def _saturating(kind: Kind) -> int:
-    """Members that fill a GPU."""
-    shape, batch_tokens = kind
-    return max(1, min(MOST_MEMBERS["cuda"], -(-SATURATED // (batch_tokens * shape.d_model))))
-
-
-def _members(jobs: Sequence[Job], backend: Backend, devices: Sequence[str], precision: Precision) -> int:
-    """Largest cohort: fills the device, leaves every device its share of the runs, and fits into memory."""
-    if not devices[0].startswith("cuda"):
-        return MOST_MEMBERS["cpu"]
-    num = min(_saturating(kind_of(jobs[0])), -(-len(jobs) // len(devices)))
-    dropout = any(job.config.recipe.dropout for job in jobs)
-    while num > 1:
-        cohort = cohort_of(jobs[0], num, dropout=dropout)
-        room = why_no_room(cohort, backend, devices[0], precision)
-        if room is None and backend.why_unsupported(cohort, devices[0], precision) is None:
-            return num
-        num = -(-num // 2)
-    return 1
 
 
 def _explained(placement: Placement, plans: Sequence[CohortPlan], asked: str, refused: Sequence[str]) -> Placement:

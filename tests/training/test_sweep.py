@@ -235,7 +235,7 @@ def test_one_failed_run_never_stops_a_sweep_and_is_tried_again(
     with monkeypatch.context() as patch:
         for module in ("placement", "worker"):
             patch.setattr(f"scaling_sim.training.{module}.get_backend", lambda name: _Failing())
-        patch.setattr("scaling_sim.training.placement.MOST_MEMBERS", {"cuda": 8, "cpu": 8})  # all in one cohort
+        patch.setattr("scaling_sim.training.cohort_size.MOST_MEMBERS", {"cuda": 8, "cpu": 8})  # all in one cohort
         summary = run(jobs, corpus, store, tmp_path)
     assert (summary.done, summary.failed) == (2, 1)
     assert store.get(jobs[1].run_id).status == "failed"
