@@ -24,7 +24,9 @@ def load_posterior(path: Path | None) -> Posterior:
     """A saved fit."""
     import scaling_sim as ss
 
-    if path is None or not path.is_file():
+    if path is None:
+        raise ConfigError("give a saved fit (FIT.nc); write one with: scaling-sim fit RUNS --out FIT.nc")
+    if not path.is_file():
         raise DataError(f"there is no file {path}; write one with: scaling-sim fit RUNS --out {path}")
     fit: Posterior = ss.load_fit(path)
     return fit

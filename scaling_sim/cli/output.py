@@ -59,6 +59,8 @@ def as_line(key: str, value: Any, indent: str) -> str:
     """One fact as text: quantities with their 90 % interval, mappings indented below their name."""
     if isinstance(value, Mapping) and "median" in value and "interval90" in value:
         low, high = value["interval90"]
+        if low == high == value["median"]:  # one draw: published constants
+            return f"{indent}{key:28s} {short(low):>11s}"
         return f"{indent}{key:28s} {short(value['median']):>11s}   90 %: {short(low)} to {short(high)}"
     if isinstance(value, list) and value and isinstance(value[0], Mapping):
         return "\n".join([f"{indent}{key}:", *(as_lines(item, indent + "  ") + "\n" for item in value)])

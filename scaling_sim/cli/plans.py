@@ -170,6 +170,9 @@ def design(
     largest_run: Annotated[float | None, typer.Option(help="FLOP of the dearest single run.")] = None,
     run_batch: Annotated[float | None, typer.Option(help="Tokens per step of the next runs.")] = None,
     max_tokens: Annotated[float | None, typer.Option(help="Unique tokens that there are.")] = None,
+    tokens_per_parameter: Annotated[
+        tuple[float, float] | None, typer.Option(help="Least and most of the next runs: 5 200.", metavar="LEAST MOST")
+    ] = None,
     max_runs: Annotated[int, typer.Option(help="Most runs, copies included.")] = 24,
     misfit: Annotated[bool, typer.Option(help="Reckon with a law that is wrong by as much as its runs show.")] = True,
     export: Annotated[
@@ -194,7 +197,7 @@ def design(
         raise ConfigError("design needs --budget, the FLOP to spend on the next runs")
     checked_figure(figure)
     run = told({"N": n, "D": d, "tokens": tokens, "B": batch, "S": steps})
-    limits = ss.Constraints(sizes=size, largest_run=largest_run, batch=run_batch, max_tokens=max_tokens)
+    limits = ss.Constraints(size, largest_run, run_batch, tokens_per_parameter, max_tokens)
     fit_read = load_posterior(fit_file)
     plan = ss.design(
         fit_read,
@@ -210,7 +213,9 @@ def design(
             say(f"runs in {path}")
     if figure is not None:
         _draw_design(plan, fit_read, figure)
-    show_prediction(plan, as_json)
+    facts = plan.to_json()
+    show(facts, as_json, lambda: _design_text(plan, facts))
+    exit_unless(facts["converged"] is not False)
 
 
 @app.command()
@@ -252,6 +257,11 @@ def execute(
         )
     facts = made.to_json()
     show(facts, as_json, lambda: as_lines(facts))
+
+
+def _design_text(plan: Any, facts: dict[str, Any]) -> str:
+    table = plan.to_dataframe().dropna(axis="columns", how="all").set_index("kind")
+    return f"{as_lines({k: v for k, v in facts.items() if k != 'runs'})}\n\n{table.to_string(float_format=short)}"
 
 
 def _draw_design(plan: Any, fit: Posterior, path: Path) -> None:

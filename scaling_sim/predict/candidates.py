@@ -23,9 +23,9 @@ COUNT = 200
 SHAPE = 4 / 3
 """Sizes for one number of tokens per parameter."""
 RATIOS = (1.0, 1000.0)
-"""Tokens per parameter where the runs do not say."""
+"""Tokens per parameter where the runs do not say, and as far as the next runs may go beyond those made."""
 WIDER = 4.0
-"""Runs may have this many times fewer or more tokens per parameter than those made, as ends of isoFLOP grids do."""
+"""Within `RATIOS` the next runs may have this many times fewer or more tokens per parameter, as isoFLOP grids do."""
 DENSITIES = (1.0, 1.3, 1.7, 2.2, 2.8, 3.6)
 """Of the lattice of sizes and tokens, until enough of it can be paid for."""
 
@@ -81,7 +81,7 @@ class Constraints:
     sizes : parameters of the models that can be built; None: from the least trained up to what the budget allows
     largest_run : FLOP of the dearest single run; None: the whole budget
     batch : tokens per step; None: the median of the runs
-    tokens_per_parameter : least and most; None: those of the runs, and `WIDER` times fewer or more
+    tokens_per_parameter : least and most; None: those of the runs, and up to `WIDER` times fewer or more
     max_tokens : unique tokens that there are
     min_steps : fewest steps of a run, where the batch is known: a shorter one says nothing of its size
     """
@@ -168,7 +168,10 @@ def _ratios(runs: Any, limits: Constraints) -> tuple[float, float]:
     with np.errstate(all="ignore"):
         ratio = tokens / runs.N
     ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
-    return (float(ratio.min()) / WIDER, float(ratio.max()) * WIDER) if len(ratio) else RATIOS
+    if not len(ratio):
+        return RATIOS
+    least, most = float(ratio.min()), float(ratio.max())
+    return min(least, max(least / WIDER, RATIOS[0])), max(most, min(most * WIDER, RATIOS[1]))
 
 
 def _batch(runs: Any, limits: Constraints) -> float | None:

@@ -38,15 +38,6 @@ def test_three_truths_are_answered_about_rightly() -> None:
 
 @cache
 def answered(kind: str) -> list[dict[str, float]]:
-    """Mean squared errors by way for 150 truths, none of which was seen when the scheme was chosen (0 to 147 were)."""
-    target, repetitions = (SIZE, 6) if kind == "size" else (LOSS, 3)
-    return [Problem.of(seed).errors(target, repetitions) for seed in range(1000, 1150)]
-
-
-@pytest.mark.slow
-@pytest.mark.statistical
-@pytest.mark.parametrize("way", ["grid", "random"])
-def test_more_truths_are_answered_better_for_the_best_size(way: str) -> None:
-    found = answered("size")
-    better = sum(one["design"] < one[way] for one in found)
-    assert binomtest(better, len(found), alternative="greater").pvalue < 0.01
+    """Mean squared errors by way, for truths none of which was seen when the schemes were chosen (0 to 195 were)."""
+    target, number, repetitions = (SIZE, 150, 6) if kind == "size" else (LOSS, 100, 4)
+    return [Problem.of(seed).errors(target, repetitions) for seed in range(2000, 2000 + number)]
