@@ -287,20 +287,11 @@ def test_launches_of_a_few_members_change_nothing(cupy, monkeypatch):
 
 @pytest.mark.usefixtures("cupy")
 @pytest.mark.parametrize(
-    ("members", "sequences", "expected"), [(1, 64, 1), (64, 64, 64), (67, 64, 34), (512, 64, 64), (3000, 1, 1000)]
+    ("members", "sequences", "slots", "at_once", "ctas"),
+    [(1, 64, 132, 1, 64), (64, 64, 264, 64, 16), (512, 64, 132, 64, 16), (3, 4, 264, 3, 4), (3000, 1, 264, 1000, 1)],
 )
-def test_launches_are_equal_and_not_too_large(members, sequences, expected):
-    from scaling_sim_cupy.engine import members_at_once
+def test_launches_fill_the_card_and_leave_the_cache_its_weights(members, sequences, slots, at_once, ctas):
+    from scaling_sim_cupy.engine import ctas_per_member, members_at_once
 
-    assert members_at_once(members, sequences) == expected
-
-
-@pytest.mark.usefixtures("cupy")
-@pytest.mark.parametrize(
-    ("members", "sequences", "slots", "expected"),
-    [(64, 64, 264, 16), (64, 64, 132, 16), (1, 64, 132, 64), (512, 64, 132, 2), (2000, 64, 264, 1), (3, 4, 264, 4)],
-)
-def test_sequences_are_split_so_that_the_card_is_full(members, sequences, slots, expected):
-    from scaling_sim_cupy.engine import ctas_per_member
-
-    assert ctas_per_member(members, sequences, slots) == expected
+    assert members_at_once(members, sequences) == at_once
+    assert ctas_per_member(at_once, sequences, slots) == ctas
