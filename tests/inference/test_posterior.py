@@ -35,7 +35,7 @@ def test_a_posterior_converges_and_says_so(fitted: Posterior) -> None:
     assert fitted.diagnostics.min_ess >= 1000
     assert fitted.diagnostics.max_r_hat < 1.01
     assert set(fitted.diagnostics.tail_ess) == {*fitted.diagnostics.ess, *fitted.draws}
-    assert min(fitted.diagnostics.tail_ess.values()) >= 400
+    assert min(fitted.diagnostics.tail_ess.values()) >= 1000
     assert 1000 <= len(fitted.draws["alpha"]) <= 4000
     assert set(fitted.noise) == {"sigma", "nu"}
     assert (fitted.n_used, fitted.n_dropped, fitted.roles) == (40, 0, {"final": 40})
