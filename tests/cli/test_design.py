@@ -27,12 +27,14 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_plan_is_chosen_exported_made_and_read(
     saved: Path, facts: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    asked = ("design", str(saved), "--budget", "1e19", "--max-runs", "4", "--compute", "1e20")
+    limits = ("--max-runs", "4", "--tokens-per-parameter", "5", "100")
+    asked = ("design", str(saved), "--budget", "1e19", "--compute", "1e20", *limits)
     plan = facts(*asked, "--export", str(tmp_path / "plan.csv"), "--figure", str(tmp_path / "plan.svg"))
     assert plan["num_runs"] <= 4
     assert 0 < plan["cost_flop"] <= 1e19
     assert plan["sd_after"] < plan["sd_before"]
     assert sum(run["budget_share"] for run in plan["runs"]) == pytest.approx(plan["cost_flop"] / 1e19)
+    assert all(4.99 < run["tokens"] / run["N_parameters"] < 100.1 for run in plan["runs"])
     assert (tmp_path / "plan.svg").read_text().startswith("<svg")
     (tmp_path / "t.py").write_text("import sys; print('loss', 2 + 1e6 / float(sys.argv[1]))")
     command = f"'{sys.executable}' '{tmp_path}/t.py' {{N}}"
