@@ -79,3 +79,24 @@ def average(*tensors: Tensor) -> None:
     for tensor in tensors:
         dist.all_reduce(tensor)
         tensor /= num_ranks()
+
+
+def own_rows(rows: Tensor) -> Tensor:
+    """This rank's part of the first axis; all of it where it does not divide evenly."""
+    return rows.chunk(num_ranks())[dist.get_rank()] if is_shared(len(rows)) else rows
+
+
+def summed(tensor: Tensor, num_rows: int) -> Tensor:
+    """Sum over ranks of what each found in its `own_rows` of ``num_rows``, in place."""
+    if is_shared(num_rows):
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def gathered(tensor: Tensor, num_rows: int) -> Tensor:
+    """What the ranks found in their `own_rows` of ``num_rows``, along the second axis, in order."""
+    if not is_shared(num_rows):
+        return tensor
+    parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(num_ranks())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts, dim=1)

@@ -16,7 +16,7 @@ from scaling_sim.engine.cohort import Cohort, Precision
 from scaling_sim.engine.protocol import Tokens
 from scaling_sim.engine.reference import standard_error
 from scaling_sim_torch.capture import Replays, Tables
-from scaling_sim_torch.distributed import average, is_shared, num_ranks, share
+from scaling_sim_torch.distributed import average, gathered, is_shared, num_ranks, own_rows, share, summed
 from scaling_sim_torch.dropout import Dropout
 from scaling_sim_torch.flat_adafactor import FlatAdafactor
 from scaling_sim_torch.flat_adamw import FlatAdamW
@@ -61,23 +61,26 @@ class FastTrainer(TorchTrainer, ABC):
         """Mean loss per position (M, T) and its standard error over sequences (M,); see `Trainer.evaluate`."""
         check_split_name(split, list(self.splits))
         starts_MnB = self._checked_starts(split, check_member_axis(starts, len(self.members)))
-        sums, means = [], []
-        for losses_MR in self._batch_losses(split, starts_MnB.transpose(0, 1).contiguous()):
+        starts_nMB, sums, means = regrouped(starts_MnB, self.cohort.batch_sequences), [], []
+        for losses_MR in self._batch_losses(split, own_rows(starts_nMB)):
             losses_MBT = losses_MR.view(len(self.members), -1, self.cohort.shape.n_ctx).double()
             sums.append(losses_MBT.sum(dim=1))
             means.append(losses_MBT.mean(dim=2))
-        mean_MT = torch.stack(sums).sum(dim=0) / starts_MnB[0].numel()
-        return mean_MT.cpu().numpy(), standard_error(torch.cat(means, dim=1).cpu().numpy())
+        mean_MT = summed(torch.stack(sums).sum(dim=0), len(starts_nMB)) / starts_MnB[0].numel()
+        means_MS = gathered(torch.cat(means, dim=1), len(starts_nMB))
+        return mean_MT.cpu().numpy(), standard_error(means_MS.cpu().numpy())
 
     def gradient_noise(self, starts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """|g_i|² (M, n) and |mean g|² (M,); see `Trainer.gradient_noise`."""
         starts_MnB = self._checked_starts("train", check_member_axis(starts, len(self.members)))
+        starts_nMB = starts_MnB.transpose(0, 1).contiguous()
         total_MP, squares = torch.zeros_like(self.flat["params"]), []
-        for grad_MP in self._batch_gradients(starts_MnB.transpose(0, 1).contiguous()):
+        for grad_MP in self._batch_gradients(own_rows(starts_nMB)):
             squares.append(torch.linalg.vector_norm(grad_MP, dim=1, dtype=torch.float64).square())
             total_MP += grad_MP
-        mean_M = torch.linalg.vector_norm(total_MP / starts_MnB.shape[1], dim=1, dtype=torch.float64).square()
-        return torch.stack(squares, dim=1).cpu().numpy(), mean_M.cpu().numpy()
+        mean_MP = summed(total_MP, len(starts_nMB)) / len(starts_nMB)
+        mean_M = torch.linalg.vector_norm(mean_MP, dim=1, dtype=torch.float64).square()
+        return gathered(torch.stack(squares, dim=1), len(starts_nMB)).cpu().numpy(), mean_M.cpu().numpy()
 
     def retire(self, ids: Sequence[int]) -> None:
         """Remove members; the next chunk is captured anew without them."""
@@ -113,6 +116,15 @@ class FastTrainer(TorchTrainer, ABC):
     @abstractmethod
     def _batch_gradients(self, starts_nMB: Tensor) -> Iterator[Tensor]:
         """Gradient (M, P) of each batch's mean loss, no dropout; valid until the next one."""
+
+
+def regrouped(starts_MnB: Tensor, most: int) -> Tensor:
+    """The same windows in fewer, equal batches (n, M, B): at most ``most`` sequences each, divisible among ranks."""
+    num_members, rows, sequences = starts_MnB.shape
+    total, ranks = rows * sequences, num_ranks()
+    sizes = [size for size in range(1, max(most, sequences) + 1) if total % size == 0]
+    size = max((size for size in sizes if total // size % ranks == 0), default=sizes[-1])
+    return starts_MnB.reshape(num_members, total // size, size).transpose(0, 1).contiguous()
 
 
 class FusedTrainer(FastTrainer):

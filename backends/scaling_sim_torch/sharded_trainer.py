@@ -17,8 +17,9 @@ from scaling_sim.engine.protocol import State, Tokens
 from scaling_sim.engine.reference import standard_error
 from scaling_sim.model.init import initial_parameters
 from scaling_sim.model.shape import DECAYED
-from scaling_sim_torch.distributed import average, is_shared, share
+from scaling_sim_torch.distributed import average, gathered, is_shared, own_rows, share
 from scaling_sim_torch.dropout import Dropout
+from scaling_sim_torch.fast import regrouped
 from scaling_sim_torch.optimizer import Schedule, adamw, clip_factors
 from scaling_sim_torch.plan import Plan
 from scaling_sim_torch.sharded import ShardedModel
@@ -58,16 +59,16 @@ class ShardedTrainer(TorchTrainer):
         """Mean loss per position (1, T) and its standard error over sequences (1,); see `Trainer.evaluate`."""
         check_split_name(split, list(self.splits))
         starts_MnB = self._checked_starts(split, check_member_axis(starts, len(self.members)))
-        losses = []
+        starts_nMB, losses = regrouped(starts_MnB, self.cohort.batch_sequences), []
         with torch.no_grad():
-            for starts_MB in starts_MnB.unbind(1):
+            for starts_MB in own_rows(starts_nMB):
                 size = max(1, self.cohort.batch_sequences // self.plan.micro_batches)
                 for part_Mb in torch.split(starts_MB, size, dim=1):
                     rows_MR = torch.empty(1, part_Mb.numel() * self.cohort.shape.n_ctx, device=self.device)
                     self.model(self._all_windows(split, part_Mb), rows_MR)
-                    losses.append(rows_MR.view(-1, self.cohort.shape.n_ctx).double().cpu())
+                    losses.append(rows_MR.view(-1, self.cohort.shape.n_ctx).double())
         cast(Any, self.model).reshard()  # as a backward pass does: `zero_grad` must find the shards
-        losses_ST = torch.cat(losses).numpy()
+        losses_ST = gathered(torch.cat(losses)[None], len(starts_nMB))[0].cpu().numpy()
         return losses_ST.mean(axis=0)[None], standard_error(losses_ST.mean(axis=1)[None])
 
     def gradient_noise(self, starts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

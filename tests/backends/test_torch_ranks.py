@@ -33,7 +33,7 @@ from scaling_sim.runs.store import RunStore
 from scaling_sim.training.ranks import follow, joined, leading
 from scaling_sim.training.sweep import run_sweep
 from scaling_sim_torch.plan import Plan
-from tests.backends.test_torch_ranks import CUT, ONE, STEPS, batches, sweep_jobs
+from tests.backends.test_torch_ranks import CUT, ONE, STEPS, batches, single, sweep_jobs
 from tests.training.runs import make_corpus
 
 folder = Path(sys.argv[1])
@@ -68,6 +68,11 @@ assert np.isnan(resumed.advance(CUT, starts[CUT:], lr[CUT:])).all()
 assert np.isfinite(resumed.state()["params.qkv"]).all() and resumed.state()["diverged"].all()
 one.retire([state["ids"][0]])
 assert one.live() == ()
+replicated = single()
+for rows in (3, 4):
+    mean, error = replicated.evaluate("test", PLAIN.starts(rows))
+    small, big = replicated.gradient_noise(PLAIN.starts(1, rows))
+    np.savez(folder / f"measured-{rows}-{ranks.rank}.npz", mean=mean, error=error, small=small, big=big)
 
 if follow():
     sys.exit(0)
@@ -134,6 +139,28 @@ def test_a_sharded_model_has_the_curve_of_a_whole_one(together):
     small, big = trainer.gradient_noise(PLAIN.starts(1, 3))
     np.testing.assert_allclose(first["small"], small, rtol=0.05)
     np.testing.assert_allclose(first["big"], big, rtol=0.05)
+
+
+@pytest.mark.parametrize("rows", [3, 4])
+def test_ranks_share_measurements(together, rows):
+    first, second = (np.load(together / f"measured-{rows}-{rank}.npz") for rank in (0, 1))
+    mean, error = single().evaluate("test", PLAIN.starts(rows))
+    small, big = single().gradient_noise(PLAIN.starts(1, rows))
+    for name, expected in {"mean": mean, "error": error, "small": small, "big": big}.items():
+        np.testing.assert_array_equal(first[name], second[name])
+        np.testing.assert_allclose(first[name], expected, rtol=1e-5, err_msg=name)
+
+
+def test_measurements_are_made_in_batches_as_large_as_training_s():
+    import torch
+
+    from scaling_sim_torch.fast import regrouped
+
+    starts = torch.arange(2 * 16 * 16).view(2, 16, 16)
+    assert regrouped(starts, 64).shape == (4, 2, 64)
+    assert regrouped(starts, 60).shape == (8, 2, 32)
+    assert regrouped(starts, 4).shape == (16, 2, 16), "never smaller than they came"
+    assert torch.equal(regrouped(starts, 64).transpose(0, 1).reshape(2, 256), starts.reshape(2, 256))
 
 
 def test_a_checkpoint_of_two_ranks_resumes_on_one_and_back(together):
