@@ -5,8 +5,9 @@
 
 prints one object per row: peer_ms and ours_ms (medians per update), tokens per second, ratio = peer_ms / ours_ms, and
 memory. Small rows: the peer replays one captured, compiled, stacked update on fixed tokens; ours also gathers tokens,
-has a learning rate and clips per member, and records losses. Every side is a process of its own: all compile at the
-same time, then each is timed alone. ``peak``: 8192³ bfloat16 product of random data in the timing process.
+has a learning rate and clips per member, and records losses. Every side is a process of its own. Those of small rows
+compile and make their first updates at the same time and are then timed one after another; of large rows only one is
+there at a time. ``peak``: 8192³ bfloat16 product of random data in the timing process.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,17 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "backends"), str(HERE / "pee
 COHORTS = [(n, d, h, m, 256, 128, 64) for m in (64, 1) for n, d, h in ((1, 16, 1), (2, 32, 2), (2, 64, 2), (4, 128, 4))]
 WIDE_VOCABULARY = [(2, 64, 2, 16, 50304, 128, 64)]
 LARGE = [(12, 768, 12, 1, 50304, 1024, 64), (24, 1024, 16, 1, 50304, 1024, 48), (24, 2048, 16, 1, 50304, 1024, 32)]
-REPEATS = 7
-STEPS = 8
+REPEATS = 5
+SIDES = ("peer", "ours")
+
+
+def num_updates(d: int, members: int) -> int:
+    """Updates of one timed repetition."""
+    return 4 if d >= 256 else 512 if members == 1 else 32
 
 
 def ours(n_layer: int, d: int, heads: int, members: int, vocab: int, context: int, batch: int) -> Callable[[], Any]:
-    """A function that makes `STEPS` updates of our trainer, tables uploaded, losses read back at the end."""
+    """A function that makes `num_updates` of our trainer, tables uploaded, losses read back at the end."""
     import numpy as np
 
     from scaling_sim.engine.cohort import Cohort, Member
@@ -43,41 +49,33 @@ def ours(n_layer: int, d: int, heads: int, members: int, vocab: int, context: in
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, vocab, 2_000_000).astype(np.uint8 if vocab <= 256 else np.uint16)
     trainer = BACKEND.start(cohort, {"train": tokens}, "cuda:0", "bfloat16")
-    print(BACKEND.explain(cohort, "cuda:0", "bfloat16"), file=sys.stderr)
-    num = STEPS if d >= 256 else 64 * STEPS if members == 1 else 8 * STEPS
+    print(BACKEND.explain(cohort, "cuda:0", "bfloat16"), file=sys.stderr, flush=True)
+    num = num_updates(d, members)
     starts, lr = rng.integers(0, 1_900_000, (num, members, batch)), np.full((num, members), 1e-3)
-    trainer.advance(0, starts[: 2 * STEPS], lr[: 2 * STEPS]) if d < 256 else trainer.advance(0, starts[:2], lr[:2])
+    return lambda: float(trainer.advance(num, starts, lr)[-1].mean())
 
-    def run() -> float:
-        return float(trainer.advance(num, starts, lr)[-1].mean())
 
-    run.updates = num  # type: ignore[attr-defined]
-    return run
+def peer(n_layer: int, d: int, heads: int, members: int, vocab: int, context: int, batch: int) -> Callable[[], Any]:
+    """The same number of updates of the peer."""
+    import torch_gpt
+    import torch_stacked
+
+    replay = (torch_gpt if d >= 256 else torch_stacked).prepare(n_layer, d, heads, members, vocab, context, batch)
+    return lambda: [replay() for _ in range(num_updates(d, members))]
 
 
 def side(which: str, row: tuple[int, ...]) -> None:
     """Body of a side's process: prepare, say so, wait, time, print."""
     import torch
 
-    if which == "ours":
-        run = ours(*row)
-        updates = run.updates  # type: ignore[attr-defined]
-    else:
-        import torch_gpt
-        import torch_stacked
-
-        replay = (torch_gpt if row[1] >= 256 else torch_stacked).prepare(*row)
-        updates = STEPS if row[1] >= 256 else 64 * STEPS if row[3] == 1 else 8 * STEPS
-
-        def run() -> None:
-            for _ in range(updates):
-                replay()
-
+    run = (ours if which == "ours" else peer)(*row)
     run()
     torch.cuda.synchronize()
     print("ready", flush=True)
     sys.stdin.readline()
-    peak, memory = matrix_peak(), torch.cuda.max_memory_allocated() / 2**30
+    run()
+    memory, peak = torch.cuda.max_memory_allocated() / 2**30, matrix_peak()
+    updates = num_updates(row[1], row[3])
     times = [timed(run) / updates for _ in range(REPEATS if row[1] < 256 else 3)]
     print(json.dumps({"ms": statistics.median(times), "spread": max(times) - min(times), "gib": memory, "peak": peak}))
 
@@ -134,28 +132,27 @@ def report(row: tuple[int, ...], found: dict[str, Any]) -> dict[str, Any]:
     return line
 
 
-def measure(rows: list[tuple[int, ...]], at_once: int) -> list[dict[str, Any]]:
-    """All rows; ``at_once`` rows compile together."""
-    lines = []
-    for first in range(0, len(rows), at_once):
-        part = rows[first : first + at_once]
-        kids = {
-            (row, which): subprocess.Popen(
-                [sys.executable, __file__, "--side", which, "--row", json.dumps(row)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            )
-            for row in part for which in ("peer", "ours")
-        }  # fmt: skip
-        ready = {key: kid.stdout.readline().strip() == "ready" for key, kid in kids.items()}
-        for row in part:
-            found = {}
-            for which in ("peer", "ours"):
-                kid = kids[row, which]
-                out, _ = kid.communicate("go\n" if ready[row, which] else None)
-                found[which] = json.loads(out) if ready[row, which] and kid.returncode == 0 else {"error": "failed"}
-            lines.append(report(row, found))
-            print(json.dumps(lines[-1]), flush=True)
-    return lines
+def measure(rows: Sequence[tuple[int, ...]], *, together: bool) -> None:
+    """Print all rows; with ``together`` all sides prepare themselves at the same time."""
+    kids = {(row, which): start(row, which) for row in rows for which in SIDES} if together else {}
+    for kid in kids.values():
+        assert kid.stdout is not None
+        kid.stdout.readline()  # ready, or dead
+    for row in rows:
+        found = {which: answer(kids.get((row, which)) or start(row, which)) for which in SIDES}
+        print(json.dumps(report(row, found)), flush=True)
+
+
+def start(row: tuple[int, ...], which: str) -> subprocess.Popen[str]:
+    """A side's process."""
+    command = [sys.executable, __file__, "--side", which, "--row", json.dumps(row)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def answer(kid: subprocess.Popen[str]) -> dict[str, Any]:
+    """Let a side go on, and what it measured."""
+    out, _ = kid.communicate("go\n")
+    return json.loads(out.splitlines()[-1]) if kid.returncode == 0 else {"error": f"exit {kid.returncode}"}
 
 
 if __name__ == "__main__":
@@ -169,6 +166,9 @@ if __name__ == "__main__":
     if options.side:
         side(options.side, tuple(json.loads(options.row)))
     elif options.rows:
-        measure([tuple(row) for row in json.loads(options.rows)], 9)
+        chosen = [tuple(row) for row in json.loads(options.rows)]
+        measure(chosen, together=all(row[1] < 256 for row in chosen))
+    elif options.large:
+        measure(LARGE, together=False)
     else:
-        measure(LARGE if options.large else COHORTS + WIDE_VOCABULARY, 1 if options.large else 9)
+        measure(COHORTS + WIDE_VOCABULARY, together=True)

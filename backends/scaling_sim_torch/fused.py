@@ -17,6 +17,10 @@ from scaling_sim_torch.tiling import MAX_CONTEXT, MAX_WIDTH, Launch, Tiling, pad
 
 MAX_ONE_HOT = 1024
 """Largest vocabulary whose embedding gradient is summed by one-hot products, in a fixed order."""
+ROW_PROGRAMS = 2048
+"""Programs, of all members together, to which tiles of rows are dealt."""
+WEIGHT_PROGRAMS = 264
+"""Parts, of all members together, of the rows whose weight gradients are summed apart: two for each multiprocessor."""
 MAX_PARTIAL = 2**24
 """Numbers kept in partial weight gradients beyond which rows are not split further."""
 
@@ -56,14 +60,13 @@ class FusedModel:
         tiling: Tiling | None = None,
     ) -> None:
         self.shape, self.num_members, self.batch = shape, num_members, batch
-        self.tiling = tiling or Tiling.of(shape, num_members * batch)
+        self.tiling = tiling or Tiling.of(shape)
         self.at, self.num_parameters = offsets(shape)
         self.num_rows = batch * shape.n_ctx
         self.sizes = {"D": shape.d_model, "D_PAD": padded(shape.d_model)}
         self.context = {"T": shape.n_ctx, "T_PAD": padded(shape.n_ctx)}
-        self.head_width = {"H": shape.n_head, "C": shape.d_head, "C_PAD": padded(shape.d_head)}
         num_tiles = -(-self.num_rows // 64)
-        self.num_sums = max(1, min(2048 // num_members, num_tiles))
+        self.num_sums = max(1, min(ROW_PROGRAMS // num_members, num_tiles))
         self.num_splits = self._weight_splits()
         self._allocate(device, gradient)
 
@@ -99,7 +102,7 @@ class FusedModel:
     def _weight_splits(self) -> int:
         """Parts of a member's rows whose weight gradients are summed apart, to fill the device."""
         room = MAX_PARTIAL // (self.num_members * self.num_parameters)
-        return max(1, min(264 // self.num_members, room, self.num_rows // 128, 64))
+        return max(1, min(WEIGHT_PROGRAMS // self.num_members, room, self.num_rows // 128, 64))
 
     def _allocate(self, device: torch.device, gradient: bool) -> None:
         shape, rows, members = self.shape, self.num_members * self.num_rows, self.num_members
@@ -160,7 +163,7 @@ class FusedModel:
         mid, b, mixed = (kept[layer % len(kept)] for kept in (self.mid, self.normed2, self.mixed))
         attention_forward[(self.num_members * self.batch * self.shape.n_head,)](
             a, mixed, half, self.num_parameters, self.batch, self._at("qkv", layer), self._scale,
-            **self.sizes, **self.head_width, **self.context, **self.tiling.attention.options,
+            **self._heads(self.tiling.attention),
         )  # fmt: skip
         out, gain, bias, up, down = (
             self._at(name, layer) for name in ("attn_out", "ln2_gain", "ln2_bias", "mlp_up", "mlp_down")
@@ -197,7 +200,7 @@ class FusedModel:
         gain, qkv, out = (self._at(name, layer) for name in ("ln1_gain", "qkv", "attn_out"))
         attention_backward[(self.num_members * self.batch * self.shape.n_head,)](
             a, self.grad_mid, self.grad_qkv, half, self.num_parameters, self.batch, qkv, out, self._scale,
-            **sizes, **self.head_width, **self.context, **tiling.attention_back.options,
+            **self._heads(tiling.attention_back),
         )  # fmt: skip
         projection_backward[(self.num_sums, self.num_members)](
             self.stream[layer], self.grad_qkv, self.grad_x, self.grad_half, self.sums, master, half, *self._rows,
@@ -264,6 +267,12 @@ class FusedModel:
     def _rows(self) -> tuple[int, int, int]:
         """Parameters and rows per member, and the parts that the rows are dealt to."""
         return self.num_parameters, self.num_rows, self.num_sums
+
+    def _heads(self, launch: Launch) -> dict[str, int]:
+        """Sizes that a kernel of the attention is compiled for."""
+        shape = self.shape
+        width = {"H": shape.n_head, "C": shape.d_head, "C_PAD": padded(shape.d_head)}
+        return {**self.sizes, **self.context, **width, **launch.options}
 
     def _hidden(self, launch: Launch) -> dict[str, int]:
         """Sizes that a kernel of the feed-forward half is compiled for."""

@@ -23,14 +23,14 @@ SPREAD = 3.0
 
 
 @lru_cache
-def kernel_error(shape: Shape, device: torch.device) -> float:
+def kernel_error(shape: Shape, device: torch.device, num_members: int = 2, batch: int = 2) -> float:
     """Largest relative error of a member's gradient by the kernels, against float32; NaN if it is not finite."""
-    params_MP = torch.stack([_weights(shape, seed, device) for seed in (0, 1)])
+    params_MP = torch.stack([_weights(shape, seed, device) for seed in range(num_members)])
     generator = torch.Generator().manual_seed(0)
     corpus = torch.randint(0, min(shape.vocab_size, 256), (4 * shape.n_ctx,), generator=generator).to(torch.uint8)
-    starts_1MB = torch.randint(0, 3 * shape.n_ctx - 1, (1, 2, 2), generator=generator).to(device)
+    starts_1MB = torch.randint(0, 3 * shape.n_ctx - 1, (1, num_members, batch), generator=generator).to(device)
     step = torch.zeros(1, dtype=torch.int64, device=device)
-    model = FusedModel(shape, 2, 2, device)
+    model = FusedModel(shape, num_members, batch, device)
     model.read(starts_1MB, step, corpus.to(device), 0xFF, params_MP)
     _, grad_MP, _ = model.gradient(params_MP, params_MP.bfloat16())
     window_U = torch.arange(shape.n_ctx + 1, device=device)

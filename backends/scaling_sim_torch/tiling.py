@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scaling_sim.model.shape import Shape
 
@@ -12,8 +12,17 @@ MAX_CONTEXT = 128
 
 @dataclass(frozen=True)
 class Launch:
-    """How one kernel is laid out: rows of a tile, columns of a block, warps, stages of software pipelining, registers
-    per thread (0: as many as it takes)."""
+    """How one kernel is laid out.
+
+    Attributes
+    ----------
+    rows, block : int
+        Rows of a tile, columns of a block; attention takes whole sequences and ignores both.
+    warps, stages : int
+        Per program, and of software pipelining.
+    registers : int
+        Most registers per thread; 0 leaves it to the compiler.
+    """
 
     rows: int
     block: int
@@ -26,6 +35,10 @@ class Launch:
         """What Triton is told."""
         limit = {"maxnreg": self.registers} if self.registers else {}
         return {"num_warps": self.warps, "num_stages": self.stages, **limit}
+
+    def within(self, block: int) -> Launch:
+        """The same with blocks that hold no more than ``block`` columns."""
+        return replace(self, block=min(self.block, padded(block)))
 
 
 @dataclass(frozen=True)
@@ -43,23 +56,65 @@ class Tiling:
     weights: Launch
 
     @classmethod
-    def of(cls, shape: Shape, num_sequences: int) -> Tiling:
-        """What measured best on an H200 (benchmarks/reports/torch_h200_2026-11.md)."""
-        wide = padded(shape.d_model) == MAX_WIDTH
-        sequence, hidden, vocab = padded(shape.n_ctx), padded(shape.d_ff), padded(shape.vocab_size)
-        return cls(
-            attention=Launch(sequence, 0, 4),
-            attention_back=Launch(sequence, 0, 4),
-            mlp=Launch(128, min(64, hidden), 8, 2) if wide else Launch(64, min(64, hidden), 4, 2),
-            mlp_gradients=Launch(64, min(64, hidden), 8 if wide else 4, 2),
-            mlp_back=Launch(64, min(64, hidden), 8 if wide else 4, 2),
-            projection=Launch(64, 0, 8 if wide else 4),
-            head=Launch(128, min(64, vocab), 8, 2) if wide else Launch(64, min(64, vocab), 4, 2),
-            embedding=Launch(64, min(128, vocab), 8 if wide else 4, 2),
-            weights=Launch(64, min(padded(shape.d_model), 128), 4, 3),
-        )
+    def of(cls, shape: Shape) -> Tiling:
+        """What measured best on an H200 (benchmarks/reports/torch_h200_2026-11.md), no larger than the shape asks."""
+        best = MEASURED[padded(shape.d_model)]
+        limits = {
+            "head": shape.vocab_size, "embedding": shape.vocab_size,
+            "mlp": shape.d_ff, "mlp_gradients": shape.d_ff, "mlp_back": shape.d_ff,
+        }  # fmt: skip
+        return replace(best, **{name: getattr(best, name).within(limit) for name, limit in limits.items()})
 
 
 def padded(size: int) -> int:
     """The tile that holds ``size``: a power of two, at least 16."""
     return max(16, 1 << (size - 1).bit_length())
+
+
+MEASURED = {
+    16: Tiling(
+        attention=Launch(0, 0, 4, 1, 168),
+        attention_back=Launch(0, 0, 4),
+        mlp=Launch(64, 64, 4, 1, 96),
+        mlp_gradients=Launch(128, 64, 4, 4),
+        mlp_back=Launch(128, 64, 4, 2),
+        projection=Launch(128, 0, 4, 2),
+        head=Launch(128, 64, 4),
+        embedding=Launch(64, 128, 4),
+        weights=Launch(256, 16, 4, 2),
+    ),
+    32: Tiling(
+        attention=Launch(0, 0, 4, 1, 168),
+        attention_back=Launch(0, 0, 4),
+        mlp=Launch(64, 128, 4),
+        mlp_gradients=Launch(128, 64, 4, 4),
+        mlp_back=Launch(128, 64, 4, 2),
+        projection=Launch(128, 0, 4, 2),
+        head=Launch(128, 64, 4),
+        embedding=Launch(64, 128, 4),
+        weights=Launch(64, 32, 4, 3),
+    ),
+    64: Tiling(
+        attention=Launch(0, 0, 4, 1, 128),
+        attention_back=Launch(0, 0, 4),
+        mlp=Launch(64, 32, 4, 4),
+        mlp_gradients=Launch(64, 64, 4, 4),
+        mlp_back=Launch(64, 64, 4, 3),
+        projection=Launch(64, 0, 4, 2),
+        head=Launch(64, 64, 4),
+        embedding=Launch(64, 64, 4, 2),
+        weights=Launch(32, 64, 4, 4),
+    ),
+    128: Tiling(
+        attention=Launch(0, 0, 4, 1, 168),
+        attention_back=Launch(0, 0, 4),
+        mlp=Launch(64, 32, 4, 4),
+        mlp_gradients=Launch(32, 64, 4, 4),
+        mlp_back=Launch(32, 128, 4, 3),
+        projection=Launch(32, 0, 4),
+        head=Launch(32, 128, 4, 2),
+        embedding=Launch(64, 128, 8, 3),
+        weights=Launch(64, 128, 8, 3),
+    ),
+}
+"""By padded width. For 64 members of (1, 16), (2, 32), (2, 64), (4, 128) with 64 sequences of 128 tokens each."""

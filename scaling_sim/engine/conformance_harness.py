@@ -45,7 +45,8 @@ class Harness:
     deterministic: ClassVar[bool] = True
     curve_tolerance: ClassVar[Mapping[str, float]] = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 0.05}
     cohort_tolerance: ClassVar[Mapping[str, float]] = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 0.02}
-    gradient_tolerance: ClassVar[Mapping[str, float]] = {"float64": 1e-10, "float32": 1e-4, "bfloat16": 0.05}
+    # Nine tokens through three layers of width 7 cost 0.04 to 0.07 in bfloat16, whichever products are rounded.
+    gradient_tolerance: ClassVar[Mapping[str, float]] = {"float64": 1e-10, "float32": 1e-4, "bfloat16": 0.08}
 
     @property
     def _master(self) -> type[np.floating[Any]]:

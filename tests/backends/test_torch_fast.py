@@ -246,6 +246,16 @@ def test_kernels_agree_with_plain_operations(torch, shape):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize(("n_layer", "d_model", "n_head"), [(1, 16, 1), (2, 32, 2), (1, 64, 2), (1, 128, 4)])
+@pytest.mark.parametrize("num_members", [1, 64])
+def test_kernels_agree_where_a_program_has_several_tiles(torch, n_layer, d_model, n_head, num_members):
+    from scaling_sim_torch.selfcheck import kernel_error
+
+    shape = Shape(n_layer=n_layer, d_model=d_model, n_head=n_head, n_ctx=128, vocab_size=256)
+    assert kernel_error(shape, torch.device("cuda:0"), num_members, 64) < 0.02
+
+
+@pytest.mark.gpu
 def test_replayed_updates_equal_single_ones(torch):
     cohort, rng = cohort_of(SMALL, batch=8, members=3), np.random.default_rng(0)
     splits = {"train": (np.cumsum(rng.integers(0, 3, 5000)) % 256).astype(np.uint8)}

@@ -105,15 +105,16 @@ def projection_backward(
     grad_qkv += member * num_rows * 3 * D
     for first in range(split * ROWS, num_rows, num_splits * ROWS):
         rows = first + tl.arange(0, ROWS)
+        # Everything is asked for before the first product waits.
+        total, stream = load_rows(grad_x, rows, columns, num_rows, D), load_rows(x, rows, columns, num_rows, D)
         inside = (rows < num_rows)[:, None] & (columns < D)[None, :]
         place = grad_qkv + rows[:, None] * (3 * D) + columns[None, :]
         grad_a = tl.dot(tl.load(place, mask=inside, other=0.0), w_q)
         grad_a = tl.dot(tl.load(place + D, mask=inside, other=0.0), w_k, grad_a)
         grad_a = tl.dot(tl.load(place + 2 * D, mask=inside, other=0.0), w_v, grad_a)
-        normal, inverse = standardise(load_rows(x, rows, columns, num_rows, D), columns, D)
+        normal, inverse = standardise(stream, columns, D)
         grad_gain += tl.sum(grad_a * normal, 0)
         grad_bias += tl.sum(grad_a, 0)
-        total = load_rows(grad_x, rows, columns, num_rows, D)
         total += standardise_backward(grad_a * gain[None, :], normal, inverse, columns, D)
         store_rows(grad_x, total, rows, columns, num_rows, D)
         store_rows(grad_half, total, rows, columns, num_rows, D)

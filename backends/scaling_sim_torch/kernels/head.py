@@ -40,6 +40,8 @@ def head_forward(
     for first in range(split * ROWS, num_rows, num_splits * ROWS):
         rows = first + tl.arange(0, ROWS)
         y = load_rows(normed, rows, columns, num_rows, D)
+        if GRADIENT:
+            stream = load_rows(x, rows, columns, num_rows, D)
         target = tl.load(targets + rows, mask=rows < num_rows, other=0)
         highest = tl.full((ROWS,), float("-inf"), tl.float32)
         total = tl.zeros((ROWS,), tl.float32)
@@ -65,7 +67,7 @@ def head_forward(
             inside = (rows < num_rows)[:, None] & (columns < D)[None, :]
             wanted = tl.load(embedding + target[:, None] * D + columns[None, :], mask=inside, other=0.0)
             grad_y = tl.where(inside, (expected / total[:, None] - wanted.to(tl.float32)) * scale, 0.0)
-            normal, inverse = standardise(load_rows(x, rows, columns, num_rows, D), columns, D)
+            normal, inverse = standardise(stream, columns, D)
             grad_gain += tl.sum(grad_y * normal, 0)
             grad_bias += tl.sum(grad_y, 0)
             grad = standardise_backward(grad_y * gain[None, :], normal, inverse, columns, D)

@@ -63,11 +63,14 @@ def mlp_gradients(
     D: tl.constexpr, D_PAD: tl.constexpr, F: tl.constexpr, F_BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Of a block of hidden units: gradients of their weights over one split of the rows, and ``grad_hidden`` (rows, F)
-    = ∂/∂u. ``grad_half`` is the gradient of the layer's output, ``normed`` the feed-forward's input."""
+    = ∂/∂u. ``grad_half`` is the gradient of the layer's output, ``normed`` the feed-forward's input.
+
+    Hidden units come first in all products, so that u and ∂/∂u feed the next ones from registers.
+    """
     split, member = tl.program_id(1), tl.program_id(2).to(tl.int64)
     f, columns = tl.program_id(0) * F_BLOCK + tl.arange(0, F_BLOCK), tl.arange(0, D_PAD)
-    w_up = tl.trans(load_rows(half + member * P + up_at, f, columns, F, D))
-    w_down = load_rows(half + member * P + down_at, columns, f, D, F)
+    w_up = load_rows(half + member * P + up_at, f, columns, F, D)
+    w_down = tl.trans(load_rows(half + member * P + down_at, columns, f, D, F))
     up, down = tl.zeros((F_BLOCK, D_PAD), tl.float32), tl.zeros((F_BLOCK, D_PAD), tl.float32)
     normed, grad_half = normed + member * num_rows * D, grad_half + member * num_rows * D
     grad_hidden += member * num_rows * F
@@ -75,12 +78,12 @@ def mlp_gradients(
         rows = first + tl.arange(0, ROWS)
         b = load_rows(normed, rows, columns, num_rows, D)
         grad = load_rows(grad_half, rows, columns, num_rows, D)
-        u = tl.dot(b, w_up)
+        u = tl.dot(w_up, tl.trans(b))
         gate, slope = gelu_gate(u)
-        grad_u = (tl.dot(grad, w_down) * slope).to(tl.bfloat16)
-        store_rows(grad_hidden, grad_u, rows, f, num_rows, F)
-        down = tl.dot(tl.trans((u * gate).to(tl.bfloat16)), grad, down)
-        up = tl.dot(tl.trans(grad_u), b, up)
+        grad_u = (tl.dot(w_down, tl.trans(grad)) * slope).to(tl.bfloat16)
+        store_rows(grad_hidden, tl.trans(grad_u), rows, f, num_rows, F)
+        down = tl.dot((u * gate).to(tl.bfloat16), grad, down)
+        up = tl.dot(grad_u, b, up)
     place = partial + (split * tl.num_programs(2) + member) * P
     store_rows(place + up_at, up, f, columns, F, D)
     store_rows(place + down_at, tl.trans(down), columns, f, D, F)
@@ -105,15 +108,15 @@ def mlp_backward(
     grad_hidden += member * num_rows * F
     for first in range(split * ROWS, num_rows, num_splits * ROWS):
         rows = first + tl.arange(0, ROWS)
+        total, stream = load_rows(grad_x, rows, columns, num_rows, D), load_rows(mid, rows, columns, num_rows, D)
         grad_b = tl.zeros((ROWS, D_PAD), tl.float32)
         for f_first in range(0, F, F_BLOCK):
             f = f_first + tl.arange(0, F_BLOCK)
             grad_u = load_rows(grad_hidden, rows, f, num_rows, F)
             grad_b = tl.dot(grad_u, load_rows(w_up, f, columns, F, D), grad_b)
-        normal, inverse = standardise(load_rows(mid, rows, columns, num_rows, D), columns, D)
+        normal, inverse = standardise(stream, columns, D)
         grad_gain += tl.sum(grad_b * normal, 0)
         grad_bias += tl.sum(grad_b, 0)
-        total = load_rows(grad_x, rows, columns, num_rows, D)
         total += standardise_backward(grad_b * gain[None, :], normal, inverse, columns, D)
         store_rows(grad_x, total, rows, columns, num_rows, D)
         store_rows(grad_mid, total, rows, columns, num_rows, D)
