@@ -30,6 +30,9 @@ def forecast(
     ] = None,
     target: Annotated[float | None, typer.Option(help="With --observe: a loss that the run should reach.")] = None,
     warmup: Annotated[float | None, typer.Option(help="With --observe: the run's warm-up in steps.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="With --observe: draw the run so far and its forecast, .svg or .png.")
+    ] = None,
     known: Annotated[
         bool, typer.Option("--known", help="Known sizes, by published constants or one fit: over- or undertrained?")
     ] = False,
@@ -44,6 +47,9 @@ def forecast(
     """
     import scaling_sim as ss
 
+    checked_figure(figure)
+    if figure is not None and observe is None:
+        raise ConfigError("--figure draws a running run; it goes with --observe")
     if known:
         _known(None if fit_file is None and constants is None else [fit_or_constants(fit_file, constants)], as_json)
         return
@@ -55,7 +61,10 @@ def forecast(
     if observe is not None:
         if reaches is not None:
             raise ConfigError("--reaches asks about a run that has not begun; with --observe give --target")
-        show_prediction(_observed(fit, observe, n, seed, **asked, **watched), as_json)
+        found = _observed(fit, observe, n, seed, **asked, **watched)
+        if figure is not None:
+            write_figure(ss.plot.figure_observed(found), figure)
+        show_prediction(found, as_json)
         return
     if told(watched):
         raise ConfigError("--target and --warmup go with --observe; --reaches asks when a loss is reached")
@@ -81,6 +90,7 @@ def recipes(
     loss: Annotated[list[float] | None, typer.Option(help="Loss that both should reach; repeated.")] = None,
     n: Annotated[float | None, typer.Option("-N", "--N", help="Runs of this size, not the optimal one.")] = None,
     imports: Import = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw the multiplier: .svg or .png.")] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -90,11 +100,14 @@ def recipes(
     """
     import scaling_sim as ss
 
+    checked_figure(figure)
     pair = [
         load_posterior(path) if law is None else ss.fit(read_table(path, columns), law=law, seed=seed)
         for path in (base, recipe)
     ]
     answer = ss.compare_recipes(*pair, compute=compute or None, loss=loss or None, N=n, seed=seed)
+    if figure is not None:
+        write_figure(ss.plot.figure_recipes(answer), figure)
     facts = answer.to_json()
     show(facts, as_json, lambda: str(answer))
     exit_unless(facts["converged"] is not False)
@@ -124,9 +137,8 @@ def offsets(
     found = ss.offsets(runs, seed=seed)
     if figure is not None:
         from scaling_sim.report import ReportData
-        from scaling_sim.report.figures import figure_offsets
 
-        write_figure(figure_offsets(ReportData(title="", runs=runs)), figure)
+        write_figure(ss.plot.figure_offsets(ReportData(title="", runs=runs)), figure)
     facts = found.to_json()
     show(facts, as_json, lambda: as_lines(facts))
 

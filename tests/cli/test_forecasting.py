@@ -38,13 +38,16 @@ def log(table: Callable[..., str]) -> Callable[[float], str]:
     return write
 
 
-def test_a_running_run(facts: Facts, curves_fit: Path, log: Callable[[float], str]) -> None:
+def test_a_running_run(facts: Facts, curves_fit: Path, log: Callable[[float], str], tmp_path: Path) -> None:
     plan = ("forecast", str(curves_fit), "-N", "3e7", "-S", "2.5e5")
     good = facts(*plan, "--observe", log(1.0), "--target", "3.0")
     assert good["verdict"] == "on track"
     assert 0 <= good["probability_of_target"] <= 1
     low, high = good["loss_nats"]["interval90"]
     assert low < good["loss_nats"]["median"] < high
+    drawn = facts(*plan, "--observe", log(1.0), "--target", "3.0", "--figure", str(tmp_path / "run.svg"))
+    assert drawn == good
+    assert "<svg" in (tmp_path / "run.svg").read_text(encoding="utf-8")
     found = ss.observe(ss.load_fit(curves_fit), log(1.0), 3e7, S=2.5e5, target=3.0)
     assert found.median == pytest.approx(good["loss_nats"]["median"], rel=1e-12)
     bad = facts(*plan, "--observe", log(1.1))
@@ -56,6 +59,7 @@ def test_options_that_do_not_go_together(
 ) -> None:
     plan = ("forecast", str(curves_fit), "-N", "3e7", "-S", "2.5e5")
     assert "go with --observe" in cli(*plan, "--target", "3", expect=2).stderr
+    assert "goes with --observe" in cli(*plan, "--figure", "run.svg", expect=2).stderr
     assert "leave out -D" in cli(*plan, "--observe", log(1.0), "-D", "1e9", expect=2).stderr
     assert "with --observe give --target" in cli(*plan, "--observe", log(1.0), "--reaches", "3", expect=2).stderr
     assert "there is no file" in cli("forecast", "none.nc", "-N", "1", "--observe", log(1.0), expect=4).stderr

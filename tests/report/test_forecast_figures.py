@@ -58,6 +58,8 @@ def test_a_run_and_two_recipes() -> None:
     marks = plot.figure_recipes(made).to_dataframe()
     marks = marks[marks["kind"] == "point"]
     np.testing.assert_allclose(marks["y"], [made.quantity(i).median for i in range(2)])
+    alone = compare_recipes(around("besiroglu", num=50), around("hoffmann", num=50), compute=1e20)
+    assert plot.figure_recipes(alone).reading == f"{alone.verdict}."  # one place: its axis has the width of the curves
 
 
 def test_what_is_not_there_is_said() -> None:

@@ -88,6 +88,7 @@ def figure_recipes(recipes: Recipes) -> ReportFigure:
     shown = (0.05 * recipes.compute.min() <= C) & (20 * recipes.compute.max() >= C)
     for draws, name, colour in ((base, recipes.names[0], GREY), (other, recipes.names[1], OURS)):
         band(left, C[shown], draws[:, shown], series=name, colour=colour, label=name)
+    right.set_xlim(left.get_xlim())
     for i, compute in enumerate(recipes.compute.tolist()):
         q = recipes.quantity(i)
         low, high = q.interval(0.9)
@@ -101,7 +102,6 @@ def figure_recipes(recipes: Recipes) -> ReportFigure:
         ax.set_xlabel("compute, FLOP")
     left.set_ylabel("expected loss, nats per token")
     right.set_ylabel("compute of the base at equal loss / compute")
-    right.set_xlim(left.get_xlim())
     for ax in (left, right):
         log_axes(ax)
         legend_below(ax, 1)
