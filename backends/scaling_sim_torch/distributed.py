@@ -41,6 +41,11 @@ class Ranks:
         dist.broadcast(content, 0)
         return content.numpy().tobytes()
 
+    def leave(self) -> None:
+        """Part when all have come here; a process that ends while its group lives may be aborted."""
+        dist.all_reduce(torch.zeros(1))
+        dist.destroy_process_group()
+
 
 def num_ranks() -> int:
     """Ranks of the default process group; 1 without one."""

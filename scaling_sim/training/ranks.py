@@ -37,6 +37,10 @@ class Ranks(Protocol):
         """Rank 0's message, on every rank."""
         ...
 
+    def leave(self) -> None:
+        """Part, when every rank has come to this point."""
+        ...
+
 
 @lru_cache
 def joined() -> tuple[str, Ranks] | None:
@@ -93,6 +97,7 @@ def leading() -> Iterator[None]:
     found = joined()
     if found is not None:
         found[1].share(b"")
+        _part(found[1])
 
 
 def follow() -> bool:
@@ -110,7 +115,13 @@ def follow() -> bool:
             worker.train(order.task)
         elif worker is not None and isinstance(order, Time):
             worker.time(order.task, order.seconds)
+    _part(ranks)
     return True
+
+
+def _part(ranks: Ranks) -> None:
+    ranks.leave()
+    joined.cache_clear()
 
 
 def _deaf(event: Event) -> None:
