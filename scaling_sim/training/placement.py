@@ -195,13 +195,12 @@ def _explained(placement: Placement, plans: Sequence[CohortPlan], asked: str, re
     """The placement with its reason in words."""
     parts = []
     for backend in placement.backends:
-        kinds = [key for key, place in placement.places.items() if place.backend is backend]
-        what = f"{backend.name}"
-        if len(placement.backends) > 1:
-            what += f" for {', '.join(f'{shape.n_layer}×{shape.d_model}' for shape, _ in kinds)}"
-        said = sorted({placement.places[key].reason for key in kinds} - {""})
+        kinds = {key: place.reason for key, place in placement.places.items() if place.backend is backend}
+        chosen = len(placement.backends) > 1 or any(kinds.values())
+        named = (f"{s.n_layer}×{s.d_model}{f' ({why})' if why else ''}" for (s, _), why in kinds.items())
+        shapes = dict.fromkeys(named)
         plan = next(plan for plan in plans if kind_of(plan.jobs[0]) in kinds)
-        parts.append(what + (f" ({said[0]})" if said else "") + _path(backend, plan, placement))
+        parts.append(backend.name + (f" for {', '.join(shapes)}" if chosen else "") + _path(backend, plan, placement))
     how = "asked for" if asked != "auto" else "the fastest that works here"
     skipped = f" ({'; '.join(refused)})" if refused else ""
     where = f" on {', '.join(placement.devices)} in {placement.precision}: {how}{skipped}"

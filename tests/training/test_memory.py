@@ -1,5 +1,6 @@
 import pytest
 
+from scaling_sim.engine.reference import ReferenceBackend
 from scaling_sim.engine.registry import get_backend
 from scaling_sim.errors import ConfigError
 from scaling_sim.model.shape import Shape
@@ -16,3 +17,18 @@ def test_memory_is_estimated_and_refused_before_anything_is_allocated() -> None:
     assert cohort_bytes(plan.task().cohort()) > 100 * 12 * 20_000**2 * 16
     with pytest.raises(ConfigError, match="GiB are free"):
         check_memory(plan.task().cohort(), get_backend("numpy"), "cpu", "float32")
+
+
+class _Card(ReferenceBackend):
+    """A GPU of one gigabyte."""
+
+    def free_bytes(self, device: str) -> float:
+        return 2.0**30
+
+
+def test_a_model_beyond_one_card_is_told_how_several_share_it() -> None:
+    large = Shape(n_layer=8, d_model=1024, n_head=8, n_ctx=SHAPE.n_ctx)
+    (plan,) = plan_cohorts([make_job(shape=large)])
+    with pytest.raises(ConfigError, match=r"1\.0 GiB are free on cuda:0.*torchrun"):
+        check_memory(plan.task().cohort(), _Card(), "cuda:0", "bfloat16")
+    check_memory(plan_cohorts([make_job()])[0].task().cohort(), _Card(), "cuda:0", "bfloat16")
