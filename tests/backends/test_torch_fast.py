@@ -13,6 +13,7 @@ from scaling_sim.engine.reference import BACKEND as REFERENCE
 from scaling_sim.errors import BackendWarning
 from scaling_sim.model.shape import Shape
 from scaling_sim_torch import BACKEND, TorchBackend
+from scaling_sim_torch.layout import offsets
 from scaling_sim_torch.memory import fit, fused_bytes, least_bytes, stacked_bytes
 from scaling_sim_torch.plan import Plan, make_plan
 from scaling_sim_torch.ptxas import split_descriptors
@@ -79,6 +80,27 @@ def test_a_smaller_micro_batch_follows_when_memory_runs_out(torch, monkeypatch):
     with pytest.warns(BackendWarning, match="going on with"):
         got = cut.advance(0, *PLAIN.batches(3))
     np.testing.assert_allclose(got, expected, atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch's own, while it compiles
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+def test_compiled_blocks_keep_what_enters_gelu_and_not_what_leaves_it(torch):
+    from scaling_sim_torch.stacked import StackedModel, _block
+
+    torch.manual_seed(0)
+    model = StackedModel(SMALL, 1, torch.device("cpu"), compiled=False)
+    master = 0.05 * torch.randn(1, offsets(SMALL)[1])
+    windows, rows = torch.randint(256, (1, 2, 129)), 256
+    results = []
+    for block in (_block, torch.compile(_block, backend="aot_eager_decomp_partition", dynamic=False)):
+        model.block, kept = block, []
+        losses, grad = torch.empty(1, rows), torch.empty_like(master)
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, kept=kept: kept.append(x.shape) or x, lambda x: x):
+            model.gradient(master, master.bfloat16(), windows, losses, grad)
+        results.append((grad, sum(shape[-2:] == (rows, SMALL.d_ff) for shape in kept)))
+    (plain, plain_kept), (compiled, compiled_kept) = results
+    assert torch.linalg.vector_norm(compiled - plain) < 0.02 * torch.linalg.vector_norm(plain)
+    assert compiled_kept == SMALL.n_layer < plain_kept
 
 
 @pytest.mark.parametrize("num_members", [1, 3])
@@ -170,6 +192,7 @@ import torch.distributed as dist
 from scaling_sim.engine.conformance_cases import DROPOUT, PLAIN
 from scaling_sim_torch import BACKEND
 from scaling_sim_torch.fast import StackedTrainer
+from scaling_sim_torch.layout import offsets
 from scaling_sim_torch.plan import Plan
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
