@@ -4,10 +4,10 @@
     python benchmarks/bench_distributed.py --cpu --json           # the same program with tiny models and gloo
 
 One object per row. ``ddp equal batch per GPU`` and ``ddp equal global batch`` have ``ratio`` = tokens per second over
-those of one GPU; ``curve`` rows the largest difference of the losses of 2 × UPDATES updates from those of one GPU, with
-a second run on one GPU beside them (``again``: what atomics alone change); ``resumed`` rows that of the second half,
-continued by one GPU from the state that two GPUs wrote. Every number of GPUs is a group of processes with torchrun's
-variables; the state travels through a file.
+those of one GPU; ``curve`` rows the largest difference of the losses of 2 × UPDATES updates from those of one GPU,
+with a second run on one GPU beside them (``again``: what atomics alone change); ``resumed`` rows that of the second
+half, continued by one GPU from the state that two GPUs wrote, and in ``from_two_gpus_nats`` its difference from
+theirs. Every number of GPUs is a group of processes with torchrun's variables; the state travels through a file.
 """
 
 from __future__ import annotations
@@ -170,8 +170,11 @@ def rows_of(options: dict[str, Any], one: dict[str, Any], two: dict[str, Any]) -
         part = truth[UPDATES:] if name.startswith("resumed") else truth
         gap = max(abs(a - b) for a, b in zip(losses, part, strict=True))
         what = name if name.startswith("resumed") else f"curve {name}"
-        lines.append({"what": what, "shape": options["curve"][:3], "largest_difference_nats": gap,
-                      "first_loss": losses[0], "last_loss": losses[-1]})  # fmt: skip
+        own = two["losses"].get(name.removeprefix("resumed "), losses)[-len(losses) :]
+        continued = max(abs(a - b) for a, b in zip(losses, own, strict=True))
+        differences = {"largest_difference_nats": gap, "from_two_gpus_nats": continued}
+        ends = {"first_loss": losses[0], "last_loss": losses[-1]}
+        lines.append({"what": what, "shape": options["curve"][:3], **differences, **ends})
     return lines
 
 
