@@ -39,31 +39,22 @@ def test_three_truths_are_answered_about_rightly() -> None:
 @cache
 def answered(kind: str) -> list[dict[str, float]]:
     """Mean squared errors by way, for truths none of which was seen when the schemes were chosen (0 to 195 were)."""
-    target, number, repetitions = (SIZE, 150, 6) if kind == "size" else (LOSS, 100, 4)
-    return [Problem.of(seed).errors(target, repetitions) for seed in range(2000, 2000 + number)]
+    target, repetitions = (SIZE, 6) if kind == "size" else (LOSS, 4)
+    return [Problem.of(seed).errors(target, repetitions) for seed in range(2000, 2150)]
 
 
 @pytest.mark.slow
 @pytest.mark.statistical
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("way", ["grid", "random"])
-def test_more_truths_are_answered_better_for_the_best_size(way: str) -> None:
-    """The sign test over 150 truths, two thirds of which do not follow the law."""
-    found = answered("size")
+@pytest.mark.parametrize("kind", ["size", "loss"])
+def test_designed_runs_answer_more_truths_better(kind: str, way: str) -> None:
+    """The sign test over 150 truths, two thirds of which do not follow the law.
+
+    Designs are better for 107 and 125 (N*: grid, random) and for 95 and 95 (loss), with .53, .35, .66 and .70 of the
+    mean squared error.
+    """
+    found = answered(kind)
     better = sum(one["design"] < one[way] for one in found)
     assert binomtest(better, len(found), alternative="greater").pvalue < 0.01
-    assert np.mean([one["design"] for one in found]) < 0.8 * np.mean([one[way] for one in found])
-
-
-@pytest.mark.slow
-@pytest.mark.statistical
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("way", ["grid", "random"])
-def test_the_loss_is_answered_better_on_average(way: str) -> None:
-    """Mean squared errors over 100 truths; no sign test.
-
-    Errors of ln loss are so much the same for all ways (one large run's own error, and a misfit that no run
-    that can be paid for shows) that designs win on few more truths than they lose.
-    """
-    found = answered("loss")
-    assert np.mean([one["design"] for one in found]) < 0.95 * np.mean([one[way] for one in found])
+    assert np.mean([one["design"] for one in found]) < 0.85 * np.mean([one[way] for one in found])
