@@ -47,6 +47,8 @@ class FusedModel:
     device : torch.device
     gradient : bool
         Whether `gradient` will be called; False keeps only what the losses need.
+    crowded : bool
+        Give all rows of a member to one program of each kernel: slow, but every tile then follows another one.
     """
 
     def __init__(
@@ -57,17 +59,17 @@ class FusedModel:
         device: torch.device,
         *,
         gradient: bool = True,
-        tiling: Tiling | None = None,
+        crowded: bool = False,
     ) -> None:
         self.shape, self.num_members, self.batch = shape, num_members, batch
-        self.tiling = tiling or Tiling.of(shape)
+        self.tiling = Tiling.of(shape)
         self.at, self.num_parameters = offsets(shape)
         self.num_rows = batch * shape.n_ctx
         self.sizes = {"D": shape.d_model, "D_PAD": padded(shape.d_model)}
         self.context = {"T": shape.n_ctx, "T_PAD": padded(shape.n_ctx)}
         num_tiles = -(-self.num_rows // 64)
-        self.num_sums = max(1, min(ROW_PROGRAMS // num_members, num_tiles))
-        self.num_splits = self._weight_splits()
+        self.num_sums = 1 if crowded else max(1, min(ROW_PROGRAMS // num_members, num_tiles))
+        self.num_splits = 1 if crowded else self._weight_splits()
         self._allocate(device, gradient)
 
     def read(self, starts: Tensor, step: Tensor, corpus: Tensor, bits: int, master: Tensor) -> None:

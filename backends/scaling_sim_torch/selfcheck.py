@@ -22,22 +22,31 @@ SPREAD = 3.0
 """The check's weights are initial ones times this: attention is then far from uniform."""
 
 
+ROWS = 512
+"""Rows per member of the check, at least: two of the largest tiles."""
+
+
 @lru_cache
-def kernel_error(shape: Shape, device: torch.device, num_members: int = 2, batch: int = 2) -> float:
-    """Largest relative error of a member's gradient by the kernels, against float32; NaN if it is not finite."""
+def kernel_error(shape: Shape, device: torch.device, num_members: int = 2, batch: int | None = None) -> float:
+    """Largest relative error of a member's gradient by the kernels, against float32; NaN if it is not finite.
+
+    Once as the kernels are run, and once with a single program for all tiles of a member.
+    """
+    batch = batch or max(2, -(-ROWS // shape.n_ctx))
     params_MP = torch.stack([_weights(shape, seed, device) for seed in range(num_members)])
     generator = torch.Generator().manual_seed(0)
     corpus = torch.randint(0, min(shape.vocab_size, 256), (4 * shape.n_ctx,), generator=generator).to(torch.uint8)
-    starts_1MB = torch.randint(0, 3 * shape.n_ctx - 1, (1, num_members, batch), generator=generator).to(device)
-    step = torch.zeros(1, dtype=torch.int64, device=device)
-    model = FusedModel(shape, num_members, batch, device)
-    model.read(starts_1MB, step, corpus.to(device), 0xFF, params_MP)
-    _, grad_MP, _ = model.gradient(params_MP, params_MP.bfloat16())
-    window_U = torch.arange(shape.n_ctx + 1, device=device)
-    windows_MBU = corpus.to(device)[starts_1MB[0][..., None] + window_U].long()
+    starts_MB = torch.randint(0, 3 * shape.n_ctx - 1, (num_members, batch), generator=generator)
+    windows_MBU = corpus[starts_MB[..., None] + torch.arange(shape.n_ctx + 1)].long().to(device)
     expected_MP = _expected(params_MP, shape, windows_MBU)
-    error_M = (grad_MP - expected_MP).norm(dim=1) / expected_MP.norm(dim=1)
-    return float(error_M.max())
+    step = torch.zeros(1, dtype=torch.int64, device=device)
+    errors = []
+    for crowded in (False, True):
+        model = FusedModel(shape, num_members, batch, device, crowded=crowded)
+        model.read(starts_MB[None].to(device), step, corpus.to(device), 0xFF, params_MP)
+        _, grad_MP, _ = model.gradient(params_MP, params_MP.bfloat16())
+        errors.append((grad_MP - expected_MP).norm(dim=1) / expected_MP.norm(dim=1))
+    return float(torch.cat(errors).max())
 
 
 def _weights(shape: Shape, seed: int, device: torch.device) -> Tensor:
