@@ -183,6 +183,17 @@ def test_the_backend_explains_its_path():
     assert TorchBackend(deterministic=True).explain(cohort_of(SMALL), "cpu", "bfloat16").startswith("eager: ")
 
 
+def test_every_width_has_tiles_no_wider_than_it_needs(torch):
+    from scaling_sim_torch.tiling import MAX_WIDTH, Tiling, padded
+
+    for d_model in range(1, MAX_WIDTH + 1):
+        tiling = Tiling.of(Shape(n_layer=1, d_model=d_model, n_head=1, n_ctx=8, vocab_size=20, d_ff=d_model + 3))
+        hidden = (tiling.mlp, tiling.mlp_gradients, tiling.mlp_back)
+        assert max(launch.block for launch in hidden) <= padded(d_model + 3)
+        assert tiling.head.block == tiling.embedding.block == padded(20)
+        assert tiling.weights.block == padded(d_model)
+
+
 # Several ranks ---------------------------------------------------------------------------------------------------
 
 RANK = """
