@@ -15,6 +15,9 @@ import typer
 from scaling_sim.config import json_text
 from scaling_sim.errors import ConfigError
 
+LONG = 80
+"""Characters of a list's items from which each has a line of its own."""
+
 
 def say(line: str) -> None:
     """Print a line on stderr."""
@@ -65,7 +68,10 @@ def as_line(key: str, value: Any, indent: str) -> str:
     if isinstance(value, list) and value and isinstance(value[0], Mapping):
         return "\n".join([f"{indent}{key}:", *(as_lines(item, indent + "  ") + "\n" for item in value)])
     if isinstance(value, list):
-        return f"{indent}{key:28s} {'; '.join(map(short, value)) or 'none'}"
+        items = [short(item) for item in value]
+        if sum(map(len, items)) > LONG:
+            return "\n".join([f"{indent}{key}:", *(f"{indent}  {item}" for item in items)])
+        return f"{indent}{key:28s} {'; '.join(items) or 'none'}"
     if isinstance(value, Mapping):
         return f"{indent}{key}:\n{as_lines(value, indent + '  ')}" if value else f"{indent}{key:28s} none"
     return f"{indent}{key:28s} {short(value)}"
