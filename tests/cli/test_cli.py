@@ -11,6 +11,11 @@ from typing import Any
 
 import pytest
 
+import scaling_sim.cli
+from scaling_sim.cli.app import app
+
+VERBS = sorted(command.callback.__name__ for command in app.registered_commands if command.callback)
+
 
 def run(*arguments: str, expect: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "80"}
@@ -70,9 +75,13 @@ def test_a_single_epoch_law_has_no_crossover(fit_file: Path) -> None:
     assert "no crossover from 'chinchilla'" in run("crossover", str(fit_file), expect=4).stderr
 
 
+def test_the_reference_page_lists_every_verb() -> None:
+    page = (Path(scaling_sim.cli.__file__).parents[2] / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    assert [verb for verb in VERBS if f"`scaling-sim {verb}" not in page] == []
+
+
 def test_every_verb_takes_json_and_seed() -> None:
-    verbs = ("study", "sweep", "runs", "fit", "laws", "compare", "simulate", "forecast", "allocate", "crossover")
-    for verb in (*verbs, "definitions", "convert", "recipes", "design", "report", "reproduce", "backends"):
+    for verb in VERBS:
         outcome = run(verb, "--json", "--seed", "1", "--no-such-option", expect=2)
         assert "no-such-option" in outcome.stderr.replace("\n", "")
 
@@ -154,8 +163,7 @@ def test_a_typo_in_a_configuration_gets_a_suggestion(tmp_path: Path) -> None:
 
 def test_every_verb_has_an_example() -> None:
     listing = run("--help").stdout
-    verbs = ("study", "sweep", "runs", "fit", "laws", "compare", "simulate", "forecast", "allocate", "crossover")
-    for verb in (*verbs, "definitions", "convert", "recipes", "design", "report", "reproduce", "backends"):
+    for verb in VERBS:
         assert verb in listing
         assert "Example: scaling-sim" in run(verb, "--help").stdout
 
