@@ -23,6 +23,7 @@ from scaling_sim.predict.outlook import outlooks
 from scaling_sim.predict.search import Rules, Search
 from scaling_sim.predict.simulate import simulate
 from scaling_sim.predict.targets import best_size, crossing, curvature, loss_of
+from tests.predict.support import table
 
 
 @cache
@@ -63,6 +64,23 @@ def test_constraints_are_kept() -> None:
     plan = design(fitted(), best_size(1e20), budget=9e17, constraints=limits, max_runs=3)
     assert len(plan.purchases) <= 3
     assert plan.cost <= 9e17
+
+
+@pytest.mark.parametrize("law", ["chinchilla", "kaplan"])
+@pytest.mark.parametrize("budget", [1e18, 1e20, 1e22])
+def test_about_two_hundred_runs_are_on_offer(law: str, budget: float) -> None:
+    assert 150 <= len(default_candidates(fitted(law), budget)) <= 300
+
+
+@pytest.mark.parametrize(
+    ("made", "offered"), [((5, 80), (1.25, 320)), ((0.1, 80), (0.1, 320)), ((2, 5000), (1, 5000))], ids=str
+)
+def test_runs_on_offer_lie_a_little_beyond_those_made(made: tuple[float, float], offered: tuple[float, float]) -> None:
+    N = np.array([1e7, 1e7])
+    fit: Any = SimpleNamespace(law_name="chinchilla", runs=table(N=N, tokens=N * np.array(made), loss=[3.0, 3.0]))
+    ratios = [(c.tokens or 0) / c.N for c in default_candidates(fit, 1e20)]
+    assert min(ratios) == pytest.approx(offered[0], rel=0.05)
+    assert max(ratios) == pytest.approx(offered[1], rel=0.05)
 
 
 @pytest.mark.parametrize(
