@@ -1,6 +1,6 @@
-"""The CPU backend: fused Numba kernels around SciPy's BLAS, the default where there is no GPU.
+"""The CPU backend: fused Numba kernels and matrix products of our own, the default where there is no GPU.
 
-`BACKEND` is what the registry loads. Importing this package is cheap: Numba and SciPy are loaded when the backend is
+`BACKEND` is what the registry loads. Importing this package is cheap: Numba is loaded when the backend is
 asked whether it is available, or when a trainer starts.
 """
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class NumbaBackend:
-    """Numba kernels and SciPy's BLAS on the processor's cores; see `scaling_sim.engine.protocol` for the contract.
+    """Numba kernels on the processor's cores; see `scaling_sim.engine.protocol` for the contract.
 
     Parameters
     ----------
@@ -32,16 +32,15 @@ class NumbaBackend:
     name: str = "numba"
 
     def devices(self) -> list[str]:
-        """``["cpu"]``, or nothing where Numba or SciPy is missing."""
+        """``["cpu"]``, or nothing where Numba is missing."""
         return [] if self.why_unavailable() else ["cpu"]
 
     def why_unavailable(self) -> str | None:
-        """None, or which library is missing or broken."""
+        """None, or what is missing or broken."""
         try:
             import numba  # noqa: F401
-            import scipy.linalg.cython_blas  # noqa: F401
         except Exception as error:  # a broken installation raises anything at all
-            return f"numba and scipy are needed, and importing them failed ({error}); pip install numba scipy"
+            return f"numba is needed, and importing it failed ({error}); pip install numba"
         return None
 
     def why_unsupported(self, cohort: Cohort, device: str, precision: Precision) -> str | None:
@@ -86,7 +85,7 @@ class NumbaBackend:
         return worker_environment(threads)
 
     def describe(self) -> dict[str, str]:
-        """Versions, processor, BLAS core and threads, for the record of a run."""
+        """Version, processor, vectors and threads, for the record of a run."""
         from scaling_sim_numba.cpu import describe
 
         return describe(self.threads())

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from scaling_sim.engine.cohort import Cohort, Member
 from scaling_sim.engine.protocol import Tokens
-from scaling_sim_numba.blas import single_threaded_blas
 from scaling_sim_numba.kernels.compiler import compile_for
 from scaling_sim_numba.kernels.model import Dropout
+from scaling_sim_numba.kernels.product import provide_product
 from scaling_sim_numba.kernels.steps import NUM_BUFFERS, TRAIN, Optimiser, member_steps
 from scaling_sim_numba.layout import arena_of, offsets_of, sizes_of, update_blocks
 
@@ -118,6 +118,7 @@ class Crew:
         """Compile, or load from the cache, before the first step; the types of arguments do not depend on sizes."""
         work = Work(TRAIN, split, np.zeros((1, 1, 1), np.int64))
         arguments = self._arguments(work, models, 0, self._losses(work, 0), 0, 0, 1)
+        provide_product(numba.from_dtype(np.dtype(self._real)))
         compile_for(member_steps, tuple(numba.typeof(argument) for argument in arguments))
 
     def run(self, work: Work, models: Models) -> NDArray[np.float64]:
@@ -135,11 +136,10 @@ class Crew:
             losses = self._losses(work, member)
             return lambda thread: member_steps(*self._arguments(work, models, member, losses, thread, thread, threads))
 
-        with single_threaded_blas():
-            if alone:
-                self._on_every_thread(run_alone)
-            for member in range(alone, members):
-                self._on_every_thread(run_as_team(member))
+        if alone:
+            self._on_every_thread(run_alone)
+        for member in range(alone, members):
+            self._on_every_thread(run_as_team(member))
         return work.values_MK
 
     def _on_every_thread(self, task: Callable[[int], None]) -> None:

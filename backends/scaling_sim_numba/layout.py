@@ -11,7 +11,7 @@ from typing import NamedTuple
 from scaling_sim.model.shape import DECAYED, Shape
 
 CHUNK_ROWS = 256
-"""Rows (sequence · T + position) that a thread works on at once: long enough for BLAS, short enough for the caches."""
+"""Rows (sequence · T + position) that a thread works on at once: long enough for products, short enough for caches."""
 
 WIDE, WIDE_CHUNK_ROWS = 128, 512
 """From this width gradients no longer fit in cache, and clearing and adding a buffer costs as much as 33 rows."""

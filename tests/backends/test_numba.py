@@ -147,37 +147,21 @@ def test_scratch_is_bounded() -> None:
     assert arena_of(sizes_of(huge, 4)).total * 4 <= 40e6
 
 
-def test_blas_threads_of_the_process_are_left_as_they_were() -> None:
-    from scaling_sim_numba.blas import blas_threads, single_threaded_blas
-
-    before = blas_threads()
-    with single_threaded_blas():
-        with single_threaded_blas():
-            assert blas_threads() in (0, 1)
-        assert blas_threads() in (0, 1)
-    assert blas_threads() == before
-
-
-def test_worker_environment_touches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The core type is corrected for workers only, where it is wrong and the processor can, never over the user's."""
-    from scaling_sim_numba import cpu
-
-    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
-    monkeypatch.setattr("scaling_sim_numba.blas.blas_core", lambda: "Haswell")
+def test_worker_environment_touches_nothing() -> None:
     before = dict(os.environ)
-    monkeypatch.setattr(cpu, "has_avx512", lambda: True)
-    variables = BACKEND.worker_environment()
-    assert variables["OPENBLAS_CORETYPE"] == "SkylakeX"
-    assert variables["OPENBLAS_NUM_THREADS"] == variables["NUMBA_NUM_THREADS"] == "1"
+    variables = BACKEND.worker_environment(3)
+    assert variables["OPENBLAS_NUM_THREADS"] == "1"
+    assert variables["NUMBA_NUM_THREADS"] == "3"
     assert dict(os.environ) == before
-    monkeypatch.setattr(cpu, "has_avx512", lambda: False)
-    assert "OPENBLAS_CORETYPE" not in BACKEND.worker_environment()
-    monkeypatch.setattr(cpu, "has_avx512", lambda: True)
-    monkeypatch.setattr("scaling_sim_numba.blas.blas_core", lambda: "SkylakeX")
-    assert "OPENBLAS_CORETYPE" not in BACKEND.worker_environment()
-    monkeypatch.setattr("scaling_sim_numba.blas.blas_core", lambda: "Zen")
-    monkeypatch.setenv("OPENBLAS_CORETYPE", "Zen")
-    assert "OPENBLAS_CORETYPE" not in BACKEND.worker_environment()
+
+
+def test_features_are_those_that_numba_compiles_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from scaling_sim_numba.cpu import has_avx512
+
+    monkeypatch.setattr("numba.config.CPU_FEATURES", "+avx,+avx2,-avx512f")
+    assert not has_avx512()
+    monkeypatch.setattr("numba.config.CPU_FEATURES", "+avx2,+avx512f")
+    assert has_avx512()
 
 
 def test_prepare_compiles_for_its_precision() -> None:
@@ -196,7 +180,7 @@ def test_it_describes_itself() -> None:
     about = NumbaBackend(num_threads=3).describe()
     assert about["backend"] == "numba"
     assert about["threads"] == "3"
-    assert {"blas_core", "cpu", "numba", "scipy", "avx512"} <= set(about)
+    assert {"cpu", "numba", "vector_bits", "avx512"} <= set(about)
 
 
 def test_it_is_a_backend_and_says_what_it_cannot_do() -> None:

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from scaling_sim.engine.philox import philox4x32
-from scaling_sim_numba.blas import gemm
 from scaling_sim_numba.kernels.compiler import kernel
 from scaling_sim_numba.kernels.model import Dropout
+from scaling_sim_numba.kernels.product import DEPTH, LOWER_LEFT, LOWER_RESULT, UPPER_LEFT, causal_gemm, gemm
 from scaling_sim_numba.kernels.scalar import exp, order_key, order_value, row_maximum
+from scaling_sim_numba.kernels.tile import TILE_ROWS
+from scaling_sim_numba.kernels.views import general
 from scaling_sim_numba.philox import dropout
 
 pytestmark = pytest.mark.numba
@@ -74,21 +76,73 @@ def test_keys_of_numbers_are_the_same_compiled_and_not(kind: type) -> None:
     assert back.tobytes() == x.tobytes() == np.array([compiled(value)[1] for value in x], dtype=kind).tobytes()
 
 
+@pytest.mark.parametrize("beta", [0.0, 1.0])
 @pytest.mark.parametrize("real", [np.float32, np.float64])
-@pytest.mark.parametrize("sizes", [(5, 7, 3), (1, 4, 6), (4, 1, 6), (4, 6, 1), (1, 1, 1), (1, 5, 1)])
-def test_gemm_of_views(real: type, sizes: tuple[int, int, int]) -> None:
-    """Transposes and blocks with a leading dimension, down to single rows and columns."""
+@pytest.mark.parametrize(
+    "sizes",
+    [(5, 7, 3), (1, 4, 6), (4, 1, 6), (4, 6, 1), (1, 1, 1), (1, 5, 1), (17, 24, 33), (64, 32, 64), (80, 40, 67)],
+)
+def test_gemm_of_views(beta: float, real: type, sizes: tuple[int, int, int]) -> None:
+    """Transposes and blocks with a leading dimension, down to single rows and columns; b read in place and copied."""
     m, k, n = sizes
     rng = np.random.default_rng(1)
-    big = [rng.normal(size=(12, 20)).astype(real) for _ in range(3)]
+    big = [rng.normal(size=(90, 90)).astype(real) for _ in range(3)]
     for a in (big[0][2 : 2 + m, 3 : 3 + k], big[0][2 : 2 + k, 3 : 3 + m].T, np.ascontiguousarray(big[0][:m, :k])):
         for b in (big[1][1 : 1 + k, 4 : 4 + n], big[1][1 : 1 + n, 4 : 4 + k].T, np.ascontiguousarray(big[1][:n, :k]).T):
             before = big[2].copy()
             got = big[2].copy()
-            gemm(0.5, a, b, 2.0, got[3 : 3 + m, 5 : 5 + n])
+            gemm(0.5, a, b, beta, got[3 : 3 + m, 5 : 5 + n])
             expected = before.copy()
-            expected[3 : 3 + m, 5 : 5 + n] = 0.5 * (a @ b) + 2.0 * before[3 : 3 + m, 5 : 5 + n]
-            np.testing.assert_allclose(got, expected, rtol=1e-5 if real is np.float32 else 1e-13, atol=1e-6)
+            expected[3 : 3 + m, 5 : 5 + n] = 0.5 * (a @ b) + beta * before[3 : 3 + m, 5 : 5 + n]
+            np.testing.assert_allclose(got, expected, rtol=1e-5 if real is np.float32 else 1e-13, atol=1e-5)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+def test_gemm_of_more_terms_than_a_panel_holds(beta: float) -> None:
+    rng = np.random.default_rng(2)
+    k = 2 * DEPTH + 37
+    a, b, before = rng.normal(size=(9, k)), rng.normal(size=(k, 50)), rng.normal(size=(9, 50))
+    for left, right in ((a, b), (np.ascontiguousarray(a.T).T, np.ascontiguousarray(b.T).T)):
+        got = before.copy()
+        gemm(1.0, left, right, beta, got)
+        np.testing.assert_allclose(got, a @ b + beta * before, rtol=1e-11, atol=1e-11)
+
+
+def test_gemm_multiplies_into_what_is_there_only_if_asked() -> None:
+    """With β = 0 the old contents count for nothing, NaN included; a NaN in a factor is always seen."""
+    a, b, c = np.ones((3, 2)), np.ones((2, 40)), np.full((3, 40), np.nan)
+    gemm(1.0, a, b, 0.0, c)
+    assert (c == 2).all()
+    a[1, 1] = np.nan
+    gemm(1.0, a, b, 0.0, c)
+    assert np.isnan(c[1]).all()
+    assert (c[[0, 2]] == 2).all()
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+@pytest.mark.parametrize(("first", "queries"), [(0, 64), (0, 13), (128, 40), (1280, 25)])
+def test_causal_products_are_parts_of_whole_ones(real: type, first: int, queries: int) -> None:
+    """Queries ``first ..`` see the keys up to their own; what must not be looked at is NaN."""
+    rng = np.random.default_rng(3)
+    keys, width = first + queries, 19
+    x, y = rng.normal(size=(queries, width)).astype(real), rng.normal(size=(keys, width)).astype(real)
+    seen = np.arange(keys) <= first + np.arange(queries)[:, None]
+    p = np.where(seen, rng.normal(size=(queries, keys)), 0).astype(real)
+    tile_end = first + (np.arange(queries) // TILE_ROWS + 1) * TILE_ROWS
+    left = np.where(np.arange(keys) >= tile_end[:, None], np.nan, p).astype(real)
+    tolerance = 1e-3 if real is np.float32 else 1e-11
+    scores, out, grad = np.zeros((queries, keys), real), np.zeros((queries, width), real), np.zeros((keys, width), real)
+    causal(x, y.T, scores, LOWER_RESULT, first)
+    np.testing.assert_allclose(scores[seen], (x @ y.T)[seen], rtol=0, atol=tolerance)
+    causal(left, y, out, LOWER_LEFT, first)
+    np.testing.assert_allclose(out, p @ y, rtol=0, atol=tolerance)
+    causal(left.T, x, grad, UPPER_LEFT, first)
+    np.testing.assert_allclose(grad, p.T @ x, rtol=0, atol=tolerance)
+
+
+@kernel
+def causal(a, b, c, part, first):  # type: ignore[no-untyped-def]
+    causal_gemm(1.0, general(a), general(b), 0.0, general(c), part, first)
 
 
 def test_dropout_words_are_the_engine_s() -> None:

@@ -1,7 +1,7 @@
 """Causal self-attention of one chunk: p = softmax(q·kᵀ/√k_width) over keys up to the query, output p·v.
 
 Queries go in blocks, so that scores take block · T numbers at most. ``qkv_R3d`` holds all queries, then keys, then
-values of a row; heads are blocks of columns, read in place through BLAS strides.
+values of a row; heads are blocks of columns, read in place through strides.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
@@ -11,46 +11,58 @@ from __future__ import annotations
 
 import numpy as np
 
-from scaling_sim_numba.blas import gemm
 from scaling_sim_numba.kernels.compiler import kernel
+from scaling_sim_numba.kernels.product import LOWER_LEFT, LOWER_RESULT, UPPER_LEFT, causal_gemm
 from scaling_sim_numba.kernels.scalar import exp, row_maximum
-from scaling_sim_numba.kernels.views import block, matrix
+from scaling_sim_numba.kernels.tile import TILE_ROWS
+from scaling_sim_numba.kernels.views import block, general, matrix
+
+_GROUP = 16
+"""Columns are taken in groups of so many, so that vector loops leave no remainder; those beyond weigh nothing."""
+
+
+@kernel
+def _zero_to_tile(x_QJ, t, seen):
+    """Zeros behind the ``seen`` columns of row t, as far as `causal_gemm` will read them."""
+    end = min(seen - 1 - t % TILE_ROWS + TILE_ROWS, x_QJ.shape[1])
+    for j in range(seen, end):
+        x_QJ[t, j] = x_QJ.dtype.type(0.0)
 
 
 @kernel
 def causal_softmax(p_QJ, first):
-    """Softmax in place of row t over the columns up to ``first + t``; zero beyond."""
+    """Softmax in place of row t over the columns up to ``first + t``."""
     real = p_QJ.dtype.type
     rows, columns = p_QJ.shape
     for t in range(rows):
         seen = first + t + 1
-        largest = row_maximum(p_QJ, t, seen)
+        end = min((seen + _GROUP - 1) // _GROUP * _GROUP, columns)
+        for j in range(seen, end):
+            p_QJ[t, j] = real(-np.inf)
+        largest = row_maximum(p_QJ, t, end)
         total = real(0.0)
-        for j in range(seen):
+        for j in range(end):
             e = exp(p_QJ[t, j] - largest)
             p_QJ[t, j] = e
             total += e
         inverse = real(1.0) / total
-        for j in range(seen):
+        for j in range(end):
             p_QJ[t, j] *= inverse
-        for j in range(seen, columns):
-            p_QJ[t, j] = real(0.0)
+        _zero_to_tile(p_QJ, t, seen)
 
 
 @kernel
 def causal_softmax_backward(p_QJ, d_QJ, first):
     """Turn dp into ds = p·(dp − Σ_j p·dp), in place."""
     real = p_QJ.dtype.type
-    rows, columns = p_QJ.shape
-    for t in range(rows):
+    for t in range(p_QJ.shape[0]):
         seen = first + t + 1
         mean = real(0.0)
         for j in range(seen):
             mean += p_QJ[t, j] * d_QJ[t, j]
         for j in range(seen):
             d_QJ[t, j] = p_QJ[t, j] * (d_QJ[t, j] - mean)
-        for j in range(seen, columns):
-            d_QJ[t, j] = real(0.0)
+        _zero_to_tile(d_QJ, t, seen)
 
 
 @kernel
@@ -65,16 +77,13 @@ def attention(sizes, arena, probabilities, scores, qkv_R3d, out_Rd):
             for first in range(0, T, sizes.query_block):
                 last = min(first + sizes.query_block, T)
                 p_QJ = matrix(arena, place if sizes.keep else scores, last - first, last)
-                gemm(
-                    scale,
-                    block(qkv_R3d, s * T + first, h * k, last - first, k),
-                    block(qkv_R3d, s * T, d + h * k, last, k).T,
-                    0.0,
-                    p_QJ,
-                )
-                causal_softmax(p_QJ, first)
+                queries_Qk = block(qkv_R3d, s * T + first, h * k, last - first, k)
+                keys_Jk = block(qkv_R3d, s * T, d + h * k, last, k)
                 values_Jk = block(qkv_R3d, s * T, 2 * d + h * k, last, k)
-                gemm(1.0, p_QJ, values_Jk, 0.0, block(out_Rd, s * T + first, h * k, last - first, k))
+                out_Qk = block(out_Rd, s * T + first, h * k, last - first, k)
+                causal_gemm(scale, queries_Qk, keys_Jk.T, 0.0, general(p_QJ), LOWER_RESULT, first)
+                causal_softmax(p_QJ, first)
+                causal_gemm(1.0, general(p_QJ), values_Jk, 0.0, out_Qk, LOWER_LEFT, first)
                 place += (last - first) * last
 
 
@@ -107,11 +116,14 @@ def attention_backward(sizes, arena, probabilities, scores, qkv_R3d, d_out_Rd, d
                 p_QJ = matrix(arena, place_end if sizes.keep else scores, Q, last)
                 d_p_QJ = matrix(arena, scores + sizes.query_block * T, Q, last)
                 if not sizes.keep:
-                    gemm(scale, queries_Qk, keys_Jk.T, 0.0, p_QJ)
+                    causal_gemm(scale, queries_Qk, keys_Jk.T, 0.0, general(p_QJ), LOWER_RESULT, first)
                     causal_softmax(p_QJ, first)
                 add = 0.0 if last == T else 1.0
-                gemm(1.0, p_QJ.T, d_out_Qk, add, block(d_qkv_R3d, s * T, 2 * d + h * k, last, k))
-                gemm(1.0, d_out_Qk, values_Jk.T, 0.0, d_p_QJ)
+                d_queries_Qk = block(d_qkv_R3d, s * T + first, h * k, Q, k)
+                d_keys_Jk = block(d_qkv_R3d, s * T, d + h * k, last, k)
+                d_values_Jk = block(d_qkv_R3d, s * T, 2 * d + h * k, last, k)
+                causal_gemm(1.0, general(p_QJ).T, d_out_Qk, add, d_values_Jk, UPPER_LEFT, first)
+                causal_gemm(1.0, d_out_Qk, values_Jk.T, 0.0, general(d_p_QJ), LOWER_RESULT, first)
                 causal_softmax_backward(p_QJ, d_p_QJ, first)
-                gemm(scale, d_p_QJ, keys_Jk, 0.0, block(d_qkv_R3d, s * T + first, h * k, Q, k))
-                gemm(scale, d_p_QJ.T, queries_Qk, add, block(d_qkv_R3d, s * T, d + h * k, last, k))
+                causal_gemm(scale, general(d_p_QJ), keys_Jk, 0.0, d_queries_Qk, LOWER_LEFT, first)
+                causal_gemm(scale, general(d_p_QJ).T, queries_Qk, add, d_keys_Jk, UPPER_LEFT, first)

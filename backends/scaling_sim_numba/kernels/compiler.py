@@ -48,6 +48,16 @@ def cached_kernel(function: F) -> F:
     return compiled
 
 
+def cached_routine(function: Callable[..., Any], signature: Any) -> int:
+    """The address of ``function`` compiled now as a C function, from the cache where possible."""
+    options = {name: value for name, value in _OPTIONS.items() if name != "nogil"}
+    try:
+        return int(numba.cfunc(signature, cache=True, **options)(function).address)
+    except (RuntimeError, OSError, EOFError, pickle.PickleError) as error:
+        _warn_uncached(str(error))
+        return int(numba.cfunc(signature, **options)(function).address)
+
+
 def compile_for(entry: Any, signature: Any) -> None:
     """Compile ``entry`` for ``signature``, from the cache where possible; a broken cache costs time, not the run."""
     try:

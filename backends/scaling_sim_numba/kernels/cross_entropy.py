@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from scaling_sim_numba.blas import gemm
 from scaling_sim_numba.kernels.compiler import kernel
+from scaling_sim_numba.kernels.product import gemm
 from scaling_sim_numba.kernels.scalar import exp, row_maximum
 from scaling_sim_numba.kernels.views import block, matrix
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from scaling_sim_numba.blas import gemm
 from scaling_sim_numba.kernels.attention import attention, attention_backward
 from scaling_sim_numba.kernels.compiler import kernel
 from scaling_sim_numba.kernels.cross_entropy import head_loss
 from scaling_sim_numba.kernels.gelu import gelu, gelu_backward
 from scaling_sim_numba.kernels.layer_norm import layer_norm, layer_norm_backward
+from scaling_sim_numba.kernels.product import gemm
 from scaling_sim_numba.kernels.views import matrix, vector
 from scaling_sim_numba.philox import dropout
 
@@ -63,7 +63,9 @@ def residual(y_Rd, x_Rd, a_Rk, w_dk, branch_Rd, drop, step, site, first_row):
             for i in range(width):
                 y_Rd[r, i] = x_Rd[r, i] + branch_Rd[r, i]
     else:
-        y_Rd[:, :] = x_Rd
+        for r in range(rows):
+            for i in range(width):
+                y_Rd[r, i] = x_Rd[r, i]
         gemm(1.0, a_Rk, w_dk.T, 1.0, y_Rd)
 
 
@@ -71,7 +73,10 @@ def residual(y_Rd, x_Rd, a_Rk, w_dk, branch_Rd, drop, step, site, first_row):
 def residual_backward(d_a_Rk, d_w_dk, dy_Rd, a_Rk, w_dk, branch_Rd, drop, step, site, first_row):
     """da = drop(dy)·w, dw += drop(dy)ᵀ·a; the gradient of x is dy itself."""
     if drop.threshold > 0:
-        branch_Rd[:, :] = dy_Rd
+        rows, width = dy_Rd.shape
+        for r in range(rows):
+            for i in range(width):
+                branch_Rd[r, i] = dy_Rd[r, i]
         dropout(branch_Rd, drop, step, site, first_row)
         d_branch_Rd = branch_Rd
     else:

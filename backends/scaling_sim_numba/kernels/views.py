@@ -53,6 +53,21 @@ def block(typingctx: Any, array: Any, row: Any, column: Any, rows: Any, columns:
     return view(array, types.intp, types.intp, types.intp, types.intp), generate
 
 
+@intrinsic
+def general(typingctx: Any, array: Any) -> Any:
+    """The same matrix, of whose strides the compiler knows nothing: functions of it are compiled once for all."""
+    view = types.Array(array.dtype, 2, "A")
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source = make_array(signature.args[0])(context, builder, arguments[0])
+        shape, strides = (
+            [builder.extract_value(part, axis) for axis in (0, 1)] for part in (source.shape, source.strides)
+        )
+        return _array(context, builder, view, source.data, shape, strides)
+
+    return view(array), generate
+
+
 def _array(context: Any, builder: Any, kind: Any, data: Any, shape: list[Any], strides: list[Any] | None = None) -> Any:
     """The LLVM value of an array without owner; row-major unless ``strides`` (in bytes) are given."""
     size = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype)))
