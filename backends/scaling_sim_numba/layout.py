@@ -78,6 +78,7 @@ class Arena(NamedTuple):
     middle: int
     normed2: int
     up: int
+    """What goes into the activation function, then the slope of that function there."""
     activated: int
     statistics: int
     """Mean and inverse deviation of both layer norms, 4·R."""

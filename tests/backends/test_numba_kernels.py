@@ -91,9 +91,9 @@ def test_gemm_of_views(beta: float, real: type, sizes: tuple[int, int, int]) -> 
         for b in (big[1][1 : 1 + k, 4 : 4 + n], big[1][1 : 1 + n, 4 : 4 + k].T, np.ascontiguousarray(big[1][:n, :k]).T):
             before = big[2].copy()
             got = big[2].copy()
-            gemm(0.5, a, b, beta, got[3 : 3 + m, 5 : 5 + n])
+            gemm(a, b, beta, got[3 : 3 + m, 5 : 5 + n])
             expected = before.copy()
-            expected[3 : 3 + m, 5 : 5 + n] = 0.5 * (a @ b) + beta * before[3 : 3 + m, 5 : 5 + n]
+            expected[3 : 3 + m, 5 : 5 + n] = a @ b + beta * before[3 : 3 + m, 5 : 5 + n]
             np.testing.assert_allclose(got, expected, rtol=1e-5 if real is np.float32 else 1e-13, atol=1e-5)
 
 
@@ -104,17 +104,17 @@ def test_gemm_of_more_terms_than_a_panel_holds(beta: float) -> None:
     a, b, before = rng.normal(size=(9, k)), rng.normal(size=(k, 50)), rng.normal(size=(9, 50))
     for left, right in ((a, b), (np.ascontiguousarray(a.T).T, np.ascontiguousarray(b.T).T)):
         got = before.copy()
-        gemm(1.0, left, right, beta, got)
+        gemm(left, right, beta, got)
         np.testing.assert_allclose(got, a @ b + beta * before, rtol=1e-11, atol=1e-11)
 
 
 def test_gemm_multiplies_into_what_is_there_only_if_asked() -> None:
     """With β = 0 the old contents count for nothing, NaN included; a NaN in a factor is always seen."""
     a, b, c = np.ones((3, 2)), np.ones((2, 40)), np.full((3, 40), np.nan)
-    gemm(1.0, a, b, 0.0, c)
+    gemm(a, b, 0.0, c)
     assert (c == 2).all()
     a[1, 1] = np.nan
-    gemm(1.0, a, b, 0.0, c)
+    gemm(a, b, 0.0, c)
     assert np.isnan(c[1]).all()
     assert (c[[0, 2]] == 2).all()
 
@@ -142,7 +142,7 @@ def test_causal_products_are_parts_of_whole_ones(real: type, first: int, queries
 
 @kernel
 def causal(a, b, c, part, first):  # type: ignore[no-untyped-def]
-    causal_gemm(1.0, general(a), general(b), 0.0, general(c), part, first)
+    causal_gemm(general(a), general(b), 0.0, general(c), part, first)
 
 
 def test_dropout_words_are_the_engine_s() -> None:

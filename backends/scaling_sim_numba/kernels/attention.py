@@ -13,56 +13,55 @@ import numpy as np
 
 from scaling_sim_numba.kernels.compiler import kernel
 from scaling_sim_numba.kernels.product import LOWER_LEFT, LOWER_RESULT, UPPER_LEFT, causal_gemm
-from scaling_sim_numba.kernels.scalar import exp, row_maximum
-from scaling_sim_numba.kernels.tile import TILE_ROWS
+from scaling_sim_numba.kernels.scalar import exp, order_key, order_value
 from scaling_sim_numba.kernels.views import block, general, matrix
 
 _GROUP = 16
-"""Columns are taken in groups of so many, so that vector loops leave no remainder; those beyond weigh nothing."""
+"""Columns are taken in groups of so many, so that vector loops leave no remainder; those not seen count as zero."""
 
 
 @kernel
-def _zero_to_tile(x_QJ, t, seen):
-    """Zeros behind the ``seen`` columns of row t, as far as `causal_gemm` will read them."""
-    end = min(seen - 1 - t % TILE_ROWS + TILE_ROWS, x_QJ.shape[1])
-    for j in range(seen, end):
-        x_QJ[t, j] = x_QJ.dtype.type(0.0)
+def causal_softmax(p_QJ, first, scale):
+    """Softmax of ``scale`` times row t over the columns up to ``first + t``, in place; zero to the end of their group.
 
-
-@kernel
-def causal_softmax(p_QJ, first):
-    """Softmax in place of row t over the columns up to ``first + t``."""
+    What lies beyond is read, and may be anything.
+    """
     real = p_QJ.dtype.type
     rows, columns = p_QJ.shape
+    zero, nothing, factor = real(0.0), real(-np.inf), real(scale)
     for t in range(rows):
         seen = first + t + 1
         end = min((seen + _GROUP - 1) // _GROUP * _GROUP, columns)
-        for j in range(seen, end):
-            p_QJ[t, j] = real(-np.inf)
-        largest = row_maximum(p_QJ, t, end)
-        total = real(0.0)
+        key = order_key(p_QJ[t, 0])
         for j in range(end):
-            e = exp(p_QJ[t, j] - largest)
+            other = order_key(p_QJ[t, j] if j < seen else nothing)
+            key = other if other > key else key
+        largest = order_value(key, p_QJ[t, 0])
+        total = zero
+        for j in range(end):
+            e = exp(factor * (p_QJ[t, j] - largest))
+            e = e if j < seen else zero
             p_QJ[t, j] = e
             total += e
         inverse = real(1.0) / total
         for j in range(end):
             p_QJ[t, j] *= inverse
-        _zero_to_tile(p_QJ, t, seen)
 
 
 @kernel
-def causal_softmax_backward(p_QJ, d_QJ, first):
-    """Turn dp into ds = p·(dp − Σ_j p·dp), in place."""
+def causal_softmax_backward(p_QJ, d_QJ, first, scale):
+    """Turn dp into ds = scale·p·(dp − Σ_j p·dp), in place; columns as in `causal_softmax`."""
     real = p_QJ.dtype.type
-    for t in range(p_QJ.shape[0]):
+    rows, columns = p_QJ.shape
+    zero, factor = real(0.0), real(scale)
+    for t in range(rows):
         seen = first + t + 1
-        mean = real(0.0)
-        for j in range(seen):
-            mean += p_QJ[t, j] * d_QJ[t, j]
-        for j in range(seen):
-            d_QJ[t, j] = p_QJ[t, j] * (d_QJ[t, j] - mean)
-        _zero_to_tile(d_QJ, t, seen)
+        end = min((seen + _GROUP - 1) // _GROUP * _GROUP, columns)
+        mean = zero
+        for j in range(end):
+            mean += p_QJ[t, j] * d_QJ[t, j] if j < seen else zero
+        for j in range(end):
+            d_QJ[t, j] = factor * p_QJ[t, j] * (d_QJ[t, j] - mean) if j < seen else zero
 
 
 @kernel
@@ -81,9 +80,9 @@ def attention(sizes, arena, probabilities, scores, qkv_R3d, out_Rd):
                 keys_Jk = block(qkv_R3d, s * T, d + h * k, last, k)
                 values_Jk = block(qkv_R3d, s * T, 2 * d + h * k, last, k)
                 out_Qk = block(out_Rd, s * T + first, h * k, last - first, k)
-                causal_gemm(scale, queries_Qk, keys_Jk.T, 0.0, general(p_QJ), LOWER_RESULT, first)
-                causal_softmax(p_QJ, first)
-                causal_gemm(1.0, general(p_QJ), values_Jk, 0.0, out_Qk, LOWER_LEFT, first)
+                causal_gemm(queries_Qk, keys_Jk.T, 0.0, general(p_QJ), LOWER_RESULT, first)
+                causal_softmax(p_QJ, first, scale)
+                causal_gemm(general(p_QJ), values_Jk, 0.0, out_Qk, LOWER_LEFT, first)
                 place += (last - first) * last
 
 
@@ -91,7 +90,7 @@ def attention(sizes, arena, probabilities, scores, qkv_R3d, out_Rd):
 def attention_backward(sizes, arena, probabilities, scores, qkv_R3d, d_out_Rd, d_qkv_R3d):
     """Write the gradient of qkv.
 
-    dv = pᵀ·do, dp = do·vᵀ, ds = softmax'(dp), dq = ds·k/√k_width, dk = dsᵀ·q/√k_width. The last query block comes
+    dv = pᵀ·do, dp = do·vᵀ, ds = softmax'(dp)/√k_width, dq = ds·k, dk = dsᵀ·q. The last query block comes
     first, as it sees every key: it writes dk and dv, the others add to them.
     """
     T, d = sizes.context, sizes.width
@@ -116,14 +115,14 @@ def attention_backward(sizes, arena, probabilities, scores, qkv_R3d, d_out_Rd, d
                 p_QJ = matrix(arena, place_end if sizes.keep else scores, Q, last)
                 d_p_QJ = matrix(arena, scores + sizes.query_block * T, Q, last)
                 if not sizes.keep:
-                    causal_gemm(scale, queries_Qk, keys_Jk.T, 0.0, general(p_QJ), LOWER_RESULT, first)
-                    causal_softmax(p_QJ, first)
+                    causal_gemm(queries_Qk, keys_Jk.T, 0.0, general(p_QJ), LOWER_RESULT, first)
+                    causal_softmax(p_QJ, first, scale)
                 add = 0.0 if last == T else 1.0
                 d_queries_Qk = block(d_qkv_R3d, s * T + first, h * k, Q, k)
                 d_keys_Jk = block(d_qkv_R3d, s * T, d + h * k, last, k)
                 d_values_Jk = block(d_qkv_R3d, s * T, 2 * d + h * k, last, k)
-                causal_gemm(1.0, general(p_QJ).T, d_out_Qk, add, d_values_Jk, UPPER_LEFT, first)
-                causal_gemm(1.0, d_out_Qk, values_Jk.T, 0.0, general(d_p_QJ), LOWER_RESULT, first)
-                causal_softmax_backward(p_QJ, d_p_QJ, first)
-                causal_gemm(scale, general(d_p_QJ), keys_Jk, 0.0, d_queries_Qk, LOWER_LEFT, first)
-                causal_gemm(scale, general(d_p_QJ).T, queries_Qk, add, d_keys_Jk, UPPER_LEFT, first)
+                causal_gemm(general(p_QJ).T, d_out_Qk, add, d_values_Jk, UPPER_LEFT, first)
+                causal_gemm(d_out_Qk, values_Jk.T, 0.0, general(d_p_QJ), LOWER_RESULT, first)
+                causal_softmax_backward(p_QJ, d_p_QJ, first, scale)
+                causal_gemm(general(d_p_QJ), keys_Jk, 0.0, d_queries_Qk, LOWER_LEFT, first)
+                causal_gemm(general(d_p_QJ).T, queries_Qk, add, d_keys_Jk, UPPER_LEFT, first)

@@ -41,8 +41,8 @@ def head_loss(sizes, arena, logits, x_Rd, embedding_Vd, targets, losses, weight,
         count = min(sizes.logit_rows, rows - first)
         logits_RV = matrix(arena, logits, count, sizes.vocab)
         x_block = block(x_Rd, first, 0, count, width)
-        gemm(1.0, x_block, embedding_Vd.T, 0.0, logits_RV)
+        gemm(x_block, embedding_Vd.T, 0.0, logits_RV)
         softmax_loss(logits_RV, targets[first : first + count], losses[first : first + count], weight)
         if backward:
-            gemm(1.0, logits_RV, embedding_Vd, 0.0, block(d_x_Rd, first, 0, count, width))
-            gemm(1.0, logits_RV.T, x_block, 1.0, d_embedding_Vd)
+            gemm(logits_RV, embedding_Vd, 0.0, block(d_x_Rd, first, 0, count, width))
+            gemm(logits_RV.T, x_block, 1.0, d_embedding_Vd)

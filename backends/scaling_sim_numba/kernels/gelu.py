@@ -16,19 +16,7 @@ _CUBIC = 0.044715
 
 @kernel
 def gelu(x_Rf, y_Rf):
-    """y = x·s, s = 1/(1 + exp(−2u))."""
-    real = x_Rf.dtype.type
-    scale, cubic, one = real(_SCALE), real(_CUBIC), real(1.0)
-    rows, columns = x_Rf.shape
-    for r in range(rows):
-        for i in range(columns):
-            x = x_Rf[r, i]
-            y_Rf[r, i] = x / (one + exp(-scale * (x + cubic * x * x * x)))
-
-
-@kernel
-def gelu_backward(d_Rf, x_Rf):
-    """Turn dy into dx = dy·(s + x·s·(1 − s)·d(2u)/dx), in place."""
+    """Write y = x·s, s = 1/(1 + exp(−2u)); turn x into the slope dy/dx = s + x·s·(1 − s)·d(2u)/dx, for the gradient."""
     real = x_Rf.dtype.type
     scale, cubic, one, three = real(_SCALE), real(_CUBIC), real(1.0), real(3.0 * _CUBIC)
     rows, columns = x_Rf.shape
@@ -36,4 +24,15 @@ def gelu_backward(d_Rf, x_Rf):
         for i in range(columns):
             x = x_Rf[r, i]
             s = one / (one + exp(-scale * (x + cubic * x * x * x)))
-            d_Rf[r, i] *= s + x * s * (one - s) * scale * (one + three * x * x)
+            y = x * s
+            y_Rf[r, i] = y
+            x_Rf[r, i] = s + y * (one - s) * scale * (one + three * x * x)
+
+
+@kernel
+def gelu_backward(d_Rf, slope_Rf):
+    """Turn dy into dx = dy·dy/dx, in place."""
+    rows, columns = d_Rf.shape
+    for r in range(rows):
+        for i in range(columns):
+            d_Rf[r, i] *= slope_Rf[r, i]

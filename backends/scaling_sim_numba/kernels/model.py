@@ -57,7 +57,7 @@ def residual(y_Rd, x_Rd, a_Rk, w_dk, branch_Rd, drop, step, site, first_row):
     """y = x + drop(a·wᵀ)."""
     rows, width = x_Rd.shape
     if drop.threshold > 0:
-        gemm(1.0, a_Rk, w_dk.T, 0.0, branch_Rd)
+        gemm(a_Rk, w_dk.T, 0.0, branch_Rd)
         dropout(branch_Rd, drop, step, site, first_row)
         for r in range(rows):
             for i in range(width):
@@ -66,7 +66,7 @@ def residual(y_Rd, x_Rd, a_Rk, w_dk, branch_Rd, drop, step, site, first_row):
         for r in range(rows):
             for i in range(width):
                 y_Rd[r, i] = x_Rd[r, i]
-        gemm(1.0, a_Rk, w_dk.T, 1.0, y_Rd)
+        gemm(a_Rk, w_dk.T, 1.0, y_Rd)
 
 
 @kernel
@@ -81,8 +81,8 @@ def residual_backward(d_a_Rk, d_w_dk, dy_Rd, a_Rk, w_dk, branch_Rd, drop, step, 
         d_branch_Rd = branch_Rd
     else:
         d_branch_Rd = dy_Rd
-    gemm(1.0, d_branch_Rd.T, a_Rk, 1.0, d_w_dk)
-    gemm(1.0, d_branch_Rd, w_dk, 0.0, d_a_Rk)
+    gemm(d_branch_Rd.T, a_Rk, 1.0, d_w_dk)
+    gemm(d_branch_Rd, w_dk, 0.0, d_a_Rk)
 
 
 @kernel
@@ -112,7 +112,7 @@ def forward(sizes, at, to, params, arena, tokens, drop, step, first_row):
             matrix(arena, o + to.statistics, 2, rows),
             normed_Rd,
         )
-        gemm(1.0, normed_Rd, matrix(params, at.qkv + l * 3 * d * d, 3 * d, d).T, 0.0, qkv_R3d)
+        gemm(normed_Rd, matrix(params, at.qkv + l * 3 * d * d, 3 * d, d).T, 0.0, qkv_R3d)
         attention(sizes, arena, o + to.probabilities, to.scores, qkv_R3d, attended_Rd)
         w_out = matrix(params, at.attn_out + l * d * d, d, d)
         residual(middle_Rd, x_Rd, attended_Rd, w_out, branch_Rd, drop, step, 1 + 2 * l, first_row)
@@ -127,7 +127,7 @@ def forward(sizes, at, to, params, arena, tokens, drop, step, first_row):
             matrix(arena, o + to.statistics + 2 * rows, 2, rows),
             normed_Rd,
         )
-        gemm(1.0, normed_Rd, matrix(params, at.mlp_up + l * f * d, f, d).T, 0.0, up_Rf)
+        gemm(normed_Rd, matrix(params, at.mlp_up + l * f * d, f, d).T, 0.0, up_Rf)
         gelu(up_Rf, activated_Rf)
         x_Rd = matrix(arena, o + to.layer + to.x if l + 1 < sizes.layers else to.x_final, rows, d)
         w_down = matrix(params, at.mlp_down + l * d * f, d, f)
@@ -165,8 +165,8 @@ def backward(sizes, at, to, params, grads, arena, tokens, drop, step, first_row)
         w, dw = matrix(params, at.mlp_down + l * d * f, d, f), matrix(grads, at.mlp_down + l * d * f, d, f)
         residual_backward(d_up_Rf, dw, dx_Rd, activated_Rf, w, branch_Rd, drop, step, 2 + 2 * l, first_row)
         gelu_backward(d_up_Rf, matrix(arena, o + to.up, rows, f))
-        gemm(1.0, d_up_Rf.T, matrix(arena, o + to.normed2, rows, d), 1.0, matrix(grads, at.mlp_up + l * f * d, f, d))
-        gemm(1.0, d_up_Rf, matrix(params, at.mlp_up + l * f * d, f, d), 0.0, d_narrow_Rd)
+        gemm(d_up_Rf.T, matrix(arena, o + to.normed2, rows, d), 1.0, matrix(grads, at.mlp_up + l * f * d, f, d))
+        gemm(d_up_Rf, matrix(params, at.mlp_up + l * f * d, f, d), 0.0, d_narrow_Rd)
         layer_norm_backward(
             dx_Rd,
             d_narrow_Rd,
@@ -184,8 +184,8 @@ def backward(sizes, at, to, params, grads, arena, tokens, drop, step, first_row)
         qkv_R3d = matrix(arena, o + to.qkv, rows, 3 * d)
         attention_backward(sizes, arena, o + to.probabilities, to.scores, qkv_R3d, d_narrow_Rd, d_qkv_R3d)
         normed_Rd = matrix(arena, o + to.normed1, rows, d)
-        gemm(1.0, d_qkv_R3d.T, normed_Rd, 1.0, matrix(grads, at.qkv + l * 3 * d * d, 3 * d, d))
-        gemm(1.0, d_qkv_R3d, matrix(params, at.qkv + l * 3 * d * d, 3 * d, d), 0.0, d_narrow_Rd)
+        gemm(d_qkv_R3d.T, normed_Rd, 1.0, matrix(grads, at.qkv + l * 3 * d * d, 3 * d, d))
+        gemm(d_qkv_R3d, matrix(params, at.qkv + l * 3 * d * d, 3 * d, d), 0.0, d_narrow_Rd)
         layer_norm_backward(
             dx_Rd,
             d_narrow_Rd,

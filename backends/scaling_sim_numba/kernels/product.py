@@ -56,17 +56,17 @@ _row_2t, _row_1t = (multiply_tile(1, vectors, transposed=True) for vectors in (2
 
 
 @kernel
-def gemm(alpha, a, b, beta, c):
-    """c ← alpha·a·b + beta·c, with ``beta`` 0 or 1.
+def gemm(a, b, beta, c):
+    """c ← a·b + beta·c, with ``beta`` 0 or 1.
 
     ``a`` (m, k) and ``b`` (k, n) may be transposed views and blocks of larger matrices, ``c`` (m, n) a block of a
     row-major matrix.
     """
-    causal_gemm(alpha, general(a), general(b), beta, general(c), FULL, 0)
+    causal_gemm(general(a), general(b), beta, general(c), FULL, 0)
 
 
 @kernel
-def causal_gemm(alpha, a, b, beta, c, part, first):
+def causal_gemm(a, b, beta, c, part, first):
     """`gemm` where row (query) t of a block that begins at query ``first`` sees columns (keys) up to ``first + t``.
 
     `LOWER_RESULT`: c is wanted there only, and what lies beyond may be left as it is. `LOWER_LEFT`: a is zero beyond,
@@ -76,7 +76,7 @@ def causal_gemm(alpha, a, b, beta, c, part, first):
     item = c.itemsize
     a_transposed, b_transposed = a.strides[1] != item, b.strides[1] != item
     _call_product(
-        c.dtype.type(alpha), pointer(a), (a.strides[1] if a_transposed else a.strides[0]) // item, a_transposed,
+        pointer(a), (a.strides[1] if a_transposed else a.strides[0]) // item, a_transposed,
         pointer(b), (b.strides[1] if b_transposed else b.strides[0]) // item, b_transposed,
         beta != 0.0, pointer(c), c.strides[0] // item, c.shape[0], c.shape[1], a.shape[1], part, first,
     )  # fmt: skip
@@ -84,7 +84,7 @@ def causal_gemm(alpha, a, b, beta, c, part, first):
 
 def _product_signature(real: Any) -> Any:
     size, data = types.int64, types.CPointer(real)
-    return types.void(real, data, size, size, data, size, size, size, data, *([size] * 6))
+    return types.void(data, size, size, data, size, size, size, data, *([size] * 6))
 
 
 def _symbol(real: Any) -> str:
@@ -99,16 +99,16 @@ def provide_product(real: Any) -> None:
 
 @intrinsic
 def _call_product(
-    typingctx: Any, alpha: Any, a: Any, a_stride: Any, a_transposed: Any, b: Any, b_stride: Any, b_transposed: Any,
+    typingctx: Any, a: Any, a_stride: Any, a_transposed: Any, b: Any, b_stride: Any, b_transposed: Any,
     add: Any, c: Any, c_stride: Any, rows: Any, columns: Any, depth: Any, part: Any, first: Any,
 ) -> Any:  # fmt: skip
     """Call the product by its name; its arguments are those of ``product`` below."""
-    signature = _product_signature(alpha)
+    signature = _product_signature(a.dtype)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        provide_product(alpha)
+        provide_product(a.dtype)
         routine_type = ir.FunctionType(ir.VoidType(), [context.get_value_type(kind) for kind in signature.args])
-        builder.call(cgutils.get_or_insert_function(builder.module, routine_type, _symbol(alpha)), arguments)
+        builder.call(cgutils.get_or_insert_function(builder.module, routine_type, _symbol(a.dtype)), arguments)
         return context.get_dummy_value()
 
     return signature, generate
@@ -118,17 +118,17 @@ def _build(fingerprint: str) -> Any:
     """The product. Its closure holds the hash of the sources, as that of `scaling_sim_numba.kernels.steps` does."""
 
     def product(
-        alpha, a, a_stride, a_transposed, b, b_stride, b_transposed, add, c, c_stride, rows, columns, depth, part, first
+        a, a_stride, a_transposed, b, b_stride, b_transposed, add, c, c_stride, rows, columns, depth, part, first
     ):  # fmt: skip
         """By panels of b (two vectors of columns, `DEPTH` rows), and in each by tiles of rows of c."""
         _ = fingerprint
-        lanes = vector_lanes(alpha)
+        lanes = vector_lanes(a)
         for column in range(0, columns, TILE_VECTORS * lanes):
             count = min(TILE_VECTORS * lanes, columns - column)
             width = lanes if count <= lanes else TILE_VECTORS * lanes
             for start in range(0, depth, DEPTH):
                 _panel(
-                    alpha, a, a_stride, a_transposed != 0, b, b_stride, b_transposed != 0, add != 0 or start > 0,
+                    a, a_stride, a_transposed != 0, b, b_stride, b_transposed != 0, add != 0 or start > 0,
                     c, c_stride, rows, column, count, width, lanes, start, min(DEPTH, depth - start), part, first,
                 )  # fmt: skip
 
@@ -137,7 +137,7 @@ def _build(fingerprint: str) -> Any:
 
 @kernel
 def _panel(
-    alpha, a, a_stride, a_transposed, b, b_stride, b_transposed, add, c, c_stride,
+    a, a_stride, a_transposed, b, b_stride, b_transposed, add, c, c_stride,
     rows, column, count, width, lanes, start, terms, part, first,
 ):  # fmt: skip
     """Add or set the product with one panel of b: ``count`` columns from ``column``, ``terms`` rows from ``start``."""
@@ -158,7 +158,7 @@ def _panel(
         _tile(
             height, width == lanes, a_transposed, a, a_first, a_stride,
             source, source_first + low * source_stride, source_stride, high - low,
-            target, row * c_stride + column if whole else 0, target_stride, alpha, add and whole,
+            target, row * c_stride + column if whole else 0, target_stride, add and whole,
         )  # fmt: skip
         if not whole:
             _copy_edge(edge, width, c, row * c_stride + column, c_stride, height, count, add)
@@ -167,28 +167,28 @@ def _panel(
 
 @kernel
 def _tile(
-    height, narrow, transposed, a, a_first, a_stride, b, b_first, b_stride, terms, c, c_first, c_stride, alpha, add
+    height, narrow, transposed, a, a_first, a_stride, b, b_first, b_stride, terms, c, c_first, c_stride, add
 ):  # fmt: skip
     """The tile that fits."""
     if height > 1:
         if narrow:
             if transposed:
-                _tile_1t(a, a_first, a_stride, b, b_first, b_stride, terms, c, c_first, c_stride, alpha, add)
+                _tile_1t(a, a_first, a_stride, b, b_first, b_stride, terms, c, c_first, c_stride, add)
             else:
-                _tile_1(a, a_first, a_stride, b, b_first, b_stride, terms, c, c_first, c_stride, alpha, add)
+                _tile_1(a, a_first, a_stride, b, b_first, b_stride, terms, c, c_first, c_stride, add)
         elif transposed:
-            _tile_2t(a, a_first, a_stride, b, b_first, b_stride, terms, c, c_first, c_stride, alpha, add)
+            _tile_2t(a, a_first, a_stride, b, b_first, b_stride, terms, c, c_first, c_stride, add)
         else:
-            _tile_2(a, a_first, a_stride, b, b_first, b_stride, terms, c, c_first, c_stride, alpha, add)
+            _tile_2(a, a_first, a_stride, b, b_first, b_stride, terms, c, c_first, c_stride, add)
     elif narrow:
         if transposed:
-            _row_1t(a, a_first, a_stride, b, b_first, b_stride, terms, c, c_first, c_stride, alpha, add)
+            _row_1t(a, a_first, a_stride, b, b_first, b_stride, terms, c, c_first, c_stride, add)
         else:
-            _row_1(a, a_first, a_stride, b, b_first, b_stride, terms, c, c_first, c_stride, alpha, add)
+            _row_1(a, a_first, a_stride, b, b_first, b_stride, terms, c, c_first, c_stride, add)
     elif transposed:
-        _row_2t(a, a_first, a_stride, b, b_first, b_stride, terms, c, c_first, c_stride, alpha, add)
+        _row_2t(a, a_first, a_stride, b, b_first, b_stride, terms, c, c_first, c_stride, add)
     else:
-        _row_2(a, a_first, a_stride, b, b_first, b_stride, terms, c, c_first, c_stride, alpha, add)
+        _row_2(a, a_first, a_stride, b, b_first, b_stride, terms, c, c_first, c_stride, add)
 
 
 @kernel

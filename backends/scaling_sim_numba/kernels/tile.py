@@ -87,7 +87,7 @@ def _constant(value: Any) -> Any:
 
 
 def multiply_tile(rows: int, vectors: int, transposed: bool) -> Any:
-    """An intrinsic: c ← scale·a·b, or c + scale·a·b where ``add``, for a tile of ``rows`` rows of ``vectors`` vectors.
+    """An intrinsic: c ← a·b, or c + a·b where ``add``, for a tile of ``rows`` rows of ``vectors`` vectors.
 
     A matrix is a pointer, its first element's offset and its stride between rows. ``a`` is (rows, depth), or
     (depth, rows) if ``transposed``; ``b`` is (depth, columns), ``c`` (rows, columns). Every element of c is one sum in
@@ -97,13 +97,13 @@ def multiply_tile(rows: int, vectors: int, transposed: bool) -> Any:
     @intrinsic
     def tile(
         typingctx: Any, a: Any, a_first: Any, a_stride: Any, b: Any, b_first: Any, b_stride: Any, depth: Any,
-        c: Any, c_first: Any, c_stride: Any, scale: Any, add: Any,
+        c: Any, c_first: Any, c_stride: Any, add: Any,
     ) -> Any:  # fmt: skip
         size = types.intp
-        signature = types.void(a, size, size, b, size, size, size, c, size, size, c.dtype, types.boolean)
+        signature = types.void(a, size, size, b, size, size, size, c, size, size, types.boolean)
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            a, a_first, a_stride, b, b_first, b_stride, depth, c, c_first, c_stride, scale, add = arguments
+            a, a_first, a_stride, b, b_first, b_stride, depth, c, c_first, c_stride, add = arguments
             code = _Code(context, builder, signature.args[7].dtype)
             grid = [(r, v) for r in range(rows) for v in range(vectors)]
             sums = {place: cgutils.alloca_once_value(builder, code.zero) for place in grid}
@@ -120,14 +120,15 @@ def multiply_tile(rows: int, vectors: int, transposed: bool) -> Any:
                     for v in range(vectors):
                         total = sums[r, v]
                         builder.store(code.multiply_add(number, b_row[v], builder.load(total)), total)
-            scales = code.broadcast(scale)
             with builder.if_else(add) as (adds, sets):
                 for branch, before in ((adds, True), (sets, False)):
                     with branch:
                         for r, v in grid:
                             place = code.offset(c_first, r, c_stride, v * code.lanes)
-                            old = code.load(c, place) if before else code.zero
-                            code.store(code.multiply_add(builder.load(sums[r, v]), scales, old), c, place)
+                            total = builder.load(sums[r, v])
+                            if before:
+                                total = builder.fadd(code.load(c, place), total, flags=_FLAGS)
+                            code.store(total, c, place)
             return context.get_dummy_value()
 
         return signature, generate
@@ -179,10 +180,10 @@ def copy_vector(typingctx: Any, x: Any, x_first: Any, y: Any, y_first: Any) -> A
 
 @intrinsic
 def vector_lanes(typingctx: Any, like: Any) -> Any:
-    """How many numbers of the type of ``like`` a vector holds."""
+    """How many numbers of the type that pointer ``like`` points to a vector holds."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _INDEX(vector_bytes() * 8 // like.bitwidth)
+        return _INDEX(vector_bytes() * 8 // like.dtype.bitwidth)
 
     return types.intp(like), generate
 
