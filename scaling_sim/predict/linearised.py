@@ -131,7 +131,7 @@ def linearised(
         v = v + step
         f, J = problem.prediction(v[:p])
         covariance = np.linalg.inv(hessian)
-        spread = np.einsum("ij,jk,ik->i", full, covariance, full)
+        spread = ((full @ covariance) * full).sum(axis=1)
         r = problem.log_response - f - design @ v[p:]
         before, scale = scale, _next_scale(problem, r**2 + spread, scale, variance)
         variance = _variance(problem, scale, shape)
