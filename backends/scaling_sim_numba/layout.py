@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from scaling_sim.model.shape import DECAYED, Shape
 
-CHUNK_ROWS = 256
+CHUNK_ROWS = 128
 """Rows (sequence · T + position) that a thread works on at once: long enough for products, short enough for caches."""
 
 WIDE, WIDE_CHUNK_ROWS = 128, 512
@@ -20,9 +20,10 @@ QUERY_BLOCK = 128
 """Queries whose attention scores are held at once."""
 
 LOGITS = 1 << 18
-"""Logits held at once, a bound on rows · V of a cross-entropy block (but never fewer than `MIN_LOGIT_ROWS` rows)."""
+"""Logits held at once: all columns of at least `MIN_LOGIT_ROWS` rows, or a block of columns of all rows of a chunk."""
 
-MIN_LOGIT_ROWS = 16
+MIN_LOGIT_ROWS = 64
+MIN_VOCAB_BLOCK = 64
 
 KEPT_PROBABILITIES = 1 << 20
 """Attention probabilities kept from the forward for the backward pass of a chunk; beyond, they are computed again."""
@@ -46,6 +47,8 @@ class Sizes(NamedTuple):
     chunk: int
     query_block: int
     logit_rows: int
+    vocab_block: int
+    """Rows and columns of the logits held at once: `vocab_block` is ``vocab``, or `logit_rows` is a chunk's rows."""
     keep: int
     """1 if attention probabilities are kept for the backward pass, 0 if they are computed again."""
 
@@ -88,6 +91,8 @@ class Arena(NamedTuple):
     normed_final: int
     statistics_final: int
     logits: int
+    row_sums: int
+    """Largest logit and sum of exponentials of every row, 2·R."""
     d_x: int
     d_narrow: int
     """(R, d): gradient of whatever comes back from a matrix of the layer."""
@@ -106,6 +111,7 @@ def sizes_of(shape: Shape, batch_sequences: int) -> Sizes:
     chunk = max(1, min(rows // shape.n_ctx, batch_sequences))
     query_block = min(shape.n_ctx, QUERY_BLOCK)
     kept = shape.n_layer * chunk * shape.n_head * attention_numbers(shape.n_ctx, query_block)
+    logit_rows, vocab_block = logits_block(chunk * shape.n_ctx, shape.vocab_size)
     return Sizes(
         layers=shape.n_layer,
         width=shape.d_model,
@@ -115,9 +121,17 @@ def sizes_of(shape: Shape, batch_sequences: int) -> Sizes:
         vocab=shape.vocab_size,
         chunk=chunk,
         query_block=query_block,
-        logit_rows=min(chunk * shape.n_ctx, max(MIN_LOGIT_ROWS, LOGITS // shape.vocab_size)),
+        logit_rows=logit_rows,
+        vocab_block=vocab_block,
         keep=int(kept <= KEPT_PROBABILITIES),
     )
+
+
+def logits_block(rows: int, vocab: int) -> tuple[int, int]:
+    """Rows and columns of the logits that are held at once."""
+    if LOGITS // vocab >= min(rows, MIN_LOGIT_ROWS):
+        return min(rows, LOGITS // vocab), vocab
+    return rows, min(vocab, max(MIN_VOCAB_BLOCK, LOGITS // rows // MIN_VOCAB_BLOCK * MIN_VOCAB_BLOCK))
 
 
 def attention_numbers(context: int, query_block: int) -> int:
@@ -143,7 +157,8 @@ def arena_of(sizes: Sizes) -> Arena:
             narrow,
             narrow,
             2 * rows,
-            sizes.logit_rows * sizes.vocab,
+            sizes.logit_rows * sizes.vocab_block,
+            2 * rows,
             narrow,
             narrow,
             max(3 * narrow, wide),

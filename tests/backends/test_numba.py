@@ -16,6 +16,7 @@ from scaling_sim.engine.reference import BACKEND as REFERENCE
 from scaling_sim.errors import BackendUnavailable
 from scaling_sim.model.shape import Shape
 from scaling_sim_numba import BACKEND, NumbaBackend
+from scaling_sim_numba.crew import Crew
 from scaling_sim_numba.layout import arena_of, sizes_of
 
 pytestmark = pytest.mark.numba
@@ -91,11 +92,31 @@ def test_long_contexts_match_the_reference(shape: Shape, keep: int) -> None:
     assert_same_gradients(which)
 
 
-def test_large_vocabulary_matches_the_reference() -> None:
-    """Several blocks of rows per chunk, since 64 rows of logits would be 3.2 million numbers."""
+VOCABULARIES = [
+    (128, 3001, 4, (87, 3001)),  # some rows at a time, with a rest
+    (16, 50_257, 4, (64, 4096)),  # some columns at a time, with a rest
+    (130, 8192, 2, (130, 1984)),
+]
+
+
+@pytest.mark.parametrize(("context", "vocab", "batch", "held"), VOCABULARIES)
+def test_large_vocabularies_match_the_reference(context: int, vocab: int, batch: int, held: tuple[int, int]) -> None:
+    """The logits of a batch would be 0.8 to 3.2 million numbers; at most 2¹⁸ are held."""
+    shape = Shape(n_layer=1, d_model=4, n_head=1, n_ctx=context, vocab_size=vocab)
+    sizes = sizes_of(shape, batch)
+    assert (sizes.logit_rows, sizes.vocab_block) == held
+    assert sizes.logit_rows * sizes.vocab_block <= 2**18
+    assert_same_gradients(cohort(shape, batch=batch, clip_norm=np.inf))
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf])
+def test_one_bad_weight_is_seen_in_a_large_vocabulary(bad: float) -> None:
     shape = Shape(n_layer=1, d_model=4, n_head=1, n_ctx=16, vocab_size=50_257)
-    assert sizes_of(shape, 4).logit_rows == 16
-    assert_same_gradients(cohort(shape, batch=4, clip_norm=np.inf))
+    trainer = BACKEND.start(cohort(shape, batch=2), {"train": tokens_of(shape)})
+    state = trainer.state()
+    state["params.token_embedding"][0, -1, 0] = bad  # a token that the batch has not: only its logit can tell
+    trainer.load_state(state)
+    assert np.isnan(trainer.advance(0, *batches(cohort(shape, batch=2), 1))).all()
 
 
 def assert_same_gradients(which: Cohort) -> None:
@@ -139,10 +160,11 @@ def test_token_widths_and_memory_maps_give_the_same_bits(tmp_path: Path) -> None
 
 
 def test_scratch_is_bounded() -> None:
-    """At most 4 MB per thread at d = 64, T = 64, and independent of the batch beyond a chunk."""
+    """At most 4 MB per thread at d = 64, T = 64, gradient buffers included, and independent of the batch."""
     shape = Shape(n_layer=2, d_model=64, n_head=4, n_ctx=64)
-    assert arena_of(sizes_of(shape, 4096)) == arena_of(sizes_of(shape, 4))
-    assert arena_of(sizes_of(shape, 4096)).total * 4 <= 4e6
+    crews = [Crew(cohort(shape, batch), np.float32, num_threads=1) for batch in (4, 4096)]
+    sizes = [sum(value.nbytes for value in vars(crew._scratch[0]).values()) for crew in crews]
+    assert sizes[0] == sizes[1] <= 4e6
     huge = Shape(n_layer=1, d_model=64, n_head=1, n_ctx=1024, vocab_size=50_304)
     assert arena_of(sizes_of(huge, 4)).total * 4 <= 40e6
 

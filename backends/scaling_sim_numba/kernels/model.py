@@ -214,6 +214,7 @@ def chunk_loss(sizes, at, to, params, grads, arena, tokens, targets, losses, wei
         sizes,
         arena,
         to.logits,
+        to.row_sums,
         matrix(arena, to.normed_final, rows, d),
         matrix(params, at.token_embedding, sizes.vocab, d),
         targets,
