@@ -54,6 +54,8 @@ def cached_routine(function: Callable[..., Any], signature: Any) -> int:
     try:
         return int(numba.cfunc(signature, cache=True, **options)(function).address)
     except (RuntimeError, OSError, EOFError, pickle.PickleError) as error:
+        if isinstance(error, RuntimeError) and "cannot cache" not in str(error):
+            raise
         _warn_uncached(str(error))
         return int(numba.cfunc(signature, **options)(function).address)
 
