@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scaling_sim.cli.app import Columns, Constants, Duplicates, Import, Json, NoSeed, Seed, Where, app
-from scaling_sim.cli.inputs import as_number, load_posterior, read_table, told
+from scaling_sim.cli.inputs import as_number, law_options, laws_of, load_posterior, options_of, read_table, told
 from scaling_sim.cli.output import as_lines, count_rows, exit_unless, interruptible, say, show
 from scaling_sim.config import json_text
 from scaling_sim.errors import ConfigError
@@ -88,7 +88,7 @@ def fit(
     if delta is not None and not point:
         raise ConfigError("--delta is the threshold of the point estimate; it goes with --point")
     with interruptible("interrupted; nothing was saved"):
-        form = ss.get_law(law, **_law_options(option or []))
+        form = ss.get_law(law, **law_options(option or []))
         table = read_table(source, columns, where, duplicates)
         if point:
             _fit_point(table, form, 1e-3 if delta is None else delta, as_json)
@@ -112,7 +112,7 @@ def laws(imports: Import = None, seed: NoSeed = 0, as_json: Json = False) -> Non
         name: {
             "parameters": list(law.parameters),
             "columns": list(law.columns),
-            "options": _options_of(law),
+            "options": options_of(law),
             "formula": _first_line(law),
         }
         for name, law in ((name, ss.get_law(name)) for name in ss.law_names())
@@ -124,7 +124,13 @@ def laws(imports: Import = None, seed: NoSeed = 0, as_json: Json = False) -> Non
 def compare(
     source: Annotated[list[Path], typer.Argument(metavar="FIT...", help="Saved fits, or one table of runs and --law.")],
     law: Annotated[list[str] | None, typer.Option(help="With runs: once for each law to fit and compare.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE for those of the laws that have this option, repeated: source=sweep."),
+    ] = None,
     columns: Columns = None,
+    where: Where = None,
+    duplicates: Duplicates = "refuse",
     methods: Annotated[
         bool, typer.Option("--methods", help="Law, isoFLOP minima and envelope: do they agree on the best size?")
     ] = False,
@@ -146,9 +152,12 @@ def compare(
     if law:
         if len(source) != 1:
             raise ConfigError(f"--law goes with one table of runs, got {len(source)} files")
-        table = read_table(source[0], columns)
-        fits = [ss.fit(table, law=name, seed=seed) for name in law]
+        forms = laws_of(law, law_options(option or []))
+        table = read_table(source[0], columns, where, duplicates)
+        fits = [ss.fit(table, law=form, seed=seed) for form in forms]
     else:
+        if option or columns or where or duplicates != "refuse":
+            raise ConfigError("--option, --columns, --where and --duplicates read a table of runs; they go with --law")
         fits = [load_posterior(path) for path in source]
     answers = [ss.compare_methods(fit, compute or None, seed=seed) for fit in fits] if methods else [ss.compare(fits)]
     facts = [answer.to_json() for answer in answers]
@@ -234,29 +243,6 @@ def _fit_posterior(table: RunTable, law: Law, seed: int, min_ess: int, max_steps
             progress=display.update,
         )
     return posterior
-
-
-def _law_options(pairs: list[str]) -> dict[str, Any]:
-    """``shared=false`` and the like, with true, false and numbers read as such."""
-    split = [pair.partition("=") for pair in pairs]
-    wrong = [name for name, equals, value in split if not (name.strip() and equals and value.strip())]
-    if wrong:
-        raise ConfigError(f"--option must read NAME=VALUE, such as source=sweep or shared=false; got {wrong[0]!r}")
-    return {name.strip().replace("-", "_"): _literal(value.strip()) for name, _, value in split}
-
-
-def _literal(text: str) -> Any:
-    try:
-        return {"true": True, "false": False}.get(text.lower(), text) if text[:1].isalpha() else float(text)
-    except ValueError:
-        return text
-
-
-def _options_of(law: Law) -> dict[str, Any]:
-    """Keyword arguments of a law with their defaults."""
-    from inspect import signature
-
-    return {name: p.default for name, p in signature(type(law)).parameters.items() if p.default is not p.empty}
 
 
 def _export(table: Any, path: Path) -> None:

@@ -10,6 +10,7 @@ from scaling_sim.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from scaling_sim.inference.posterior import Posterior
+    from scaling_sim.laws.base import Law
     from scaling_sim.laws.constants import ConstantSet
 
 
@@ -64,3 +65,38 @@ def name_values(option: str, texts: list[str]) -> dict[str, str]:
             raise ConfigError(f"{option} must read NAME=VALUE, got {text!r}")
         pairs[name.strip()] = value.strip()
     return pairs
+
+
+def laws_of(names: list[str], options: dict[str, Any]) -> list[Law]:
+    """The laws to compare, each with those of the options that it has; an option that none has is an error."""
+    import scaling_sim as ss
+
+    has = {name: options_of(ss.get_law(name)) for name in names}
+    unknown = [option for option in options if not any(option in own for own in has.values())]
+    if unknown:
+        listed = ", ".join(sorted(set().union(*has.values()))) or "none"
+        raise ConfigError(f"none of the laws {', '.join(names)} has the option {unknown[0]!r}; their options: {listed}")
+    return [ss.get_law(name, **{key: options[key] for key in own if key in options}) for name, own in has.items()]
+
+
+def law_options(pairs: list[str]) -> dict[str, Any]:
+    """``shared=false`` and the like, with true, false and numbers read as such."""
+    split = [pair.partition("=") for pair in pairs]
+    wrong = [name for name, equals, value in split if not (name.strip() and equals and value.strip())]
+    if wrong:
+        raise ConfigError(f"--option must read NAME=VALUE, such as source=sweep or shared=false; got {wrong[0]!r}")
+    return {name.strip().replace("-", "_"): _literal(value.strip()) for name, _, value in split}
+
+
+def _literal(text: str) -> Any:
+    try:
+        return {"true": True, "false": False}.get(text.lower(), text) if text[:1].isalpha() else float(text)
+    except ValueError:
+        return text
+
+
+def options_of(law: Law) -> dict[str, Any]:
+    """Keyword arguments of a law with their defaults."""
+    from inspect import signature
+
+    return {name: p.default for name, p in signature(type(law)).parameters.items() if p.default is not p.empty}

@@ -104,6 +104,23 @@ def test_laws_on_different_rows_are_compared_on_common_ones(fit_file: Path) -> N
     assert "two or more different laws" in run("compare", str(fit_file), expect=4).stderr
 
 
+def test_laws_are_compared_on_the_rows_that_are_chosen(simulated: Path, tmp_path: Path) -> None:
+    header, *rows = simulated.read_text().splitlines()
+    junk = header.split(",").index("loss")
+    wrong = [",".join("-1" if k == junk else cell for k, cell in enumerate(row.split(","))) for row in rows[:5]]
+    mixed = tmp_path / "mixed.csv"
+    kinds = [f"{row},good" for row in rows] + [f"{rows[0]},good"] + [f"{row},bad" for row in wrong]
+    mixed.write_text("\n".join([f"{header},kind", *kinds]) + "\n")
+    laws = ("--law", "power-c", "--law", "chinchilla")
+    reading = ("--where", "kind=good", "--duplicates", "first")
+    same = as_json("compare", str(mixed), *laws, *reading)
+    assert same["loo"] == as_json("compare", str(simulated), *laws)["loo"]
+    assert "must be positive" in run("compare", str(mixed), *laws, expect=4).stderr
+    wrong_option = run("compare", str(mixed), *laws, *reading, "--option", "source=sweep", expect=2)
+    assert "none of the laws power-c, chinchilla has the option 'source'" in wrong_option.stderr
+    assert "they go with --law" in run("compare", str(mixed), "--where", "kind=good", expect=2).stderr
+
+
 def test_methods_of_finding_the_best_size(fit_file: Path) -> None:
     facts = as_json("compare", str(fit_file), "--methods", "-C", "1e21", "-C", "1e22")
     assert facts["compute_flop"] == [1e21, 1e22]
