@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from scaling_sim.inference.design import prepare
 from scaling_sim.inference.laplace import laplace
+from scaling_sim.inference.optimum import Mode
 from scaling_sim.inference.point import posterior_mode
 from scaling_sim.inference.target import LogPosterior
 from scaling_sim.laws.base import Law
@@ -75,20 +76,28 @@ def approximate_fit(
         The runs cannot identify the law.
     """
     table, form = read_runs(runs), get_law(law)
-    target, rng = LogPosterior(form, prepare(table, form)), np.random.default_rng(seed)
+    target = LogPosterior(form, prepare(table, form))
     mode, _ = posterior_mode(target)
+    picked, ess = resampled(target, mode, num_draws, np.random.default_rng(seed))
+    natural = target.natural(np.concatenate([mode.u[None], picked]))
+    point = {name: float(values[0]) for name, values in natural.items()}
+    draws = {name: values[1:] for name, values in natural.items()}
+    return ApproximateFit(form, draws, point, table, ess)
+
+
+def resampled(target: LogPosterior, mode: Mode, size: int, rng: np.random.Generator) -> tuple[Array, float]:
+    """(size, n_coordinates) draws of a posterior, of law and noise, and the effective number of proposals behind them.
+
+    See the module's first lines.
+    """
     centre, factor = mode.u, laplace(target, mode).factor
     for last in (*[False] * (ROUNDS - 1), True):
-        u, weight = _weighted(target, centre, factor, (2 if last else 1) * max(num_draws, 2000), rng)
+        u, weight = _weighted(target, centre, factor, (2 if last else 1) * max(size, 2000), rng)
         if not last and 1 / np.sum(weight**2) > 2 * len(centre):
             centre = weight @ u
             away = (u - centre) * np.sqrt(weight)[:, None]
             factor = np.asarray(np.linalg.cholesky(away.T @ away + 1e-9 * factor @ factor.T))
-    picked = u[_systematic(weight, num_draws, rng), : target.num_law]
-    natural = form.to_parameters(np.concatenate([mode.u[None, : target.num_law], picked]), target.centre)
-    point = {name: float(values[0]) for name, values in natural.items()}
-    draws = {name: values[1:] for name, values in natural.items()}
-    return ApproximateFit(form, draws, point, table, float(1 / np.sum(weight**2)))
+    return u[_systematic(weight, size, rng)], float(1 / np.sum(weight**2))
 
 
 def _weighted(

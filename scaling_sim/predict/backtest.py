@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scaling_sim.errors import ConfigError, ConvergenceError, DesignError, LawError, RegimeWarning
 from scaling_sim.laws.registry import get_law
 from scaling_sim.predict.discrepancy import forecast_rows, learn
+from scaling_sim.predict.law_alone import law_alone
 from scaling_sim.predict.regime import RegimeChange, regime_change
 
 if TYPE_CHECKING:
@@ -40,18 +41,19 @@ NUM_DRAWS = 1000
 class Backtest:
     """Held-out rows of every cut, and what was forecast of them.
 
+    "The law alone" is what a forecast would be if the law were true: the posterior of its parameters under errors that
+    do not depend on compute (`scaling_sim.predict.law_alone`), and a Student-t error for each run on top.
+
     Attributes
     ----------
     cut, C, observed : (n,) arrays
         C_cut and C of the row in FLOP; its loss in nats per token.
     predicted : (n,) array
         Loss by the law alone, at the mode of its posterior.
-    noise : (n,) array
-        Residual scale (in ln loss) of that fit.
-    quantiles : (n, 5) array
-        5, 25, 50, 75 and 95 % quantiles of the forecast, nats per token.
+    quantiles, law_quantiles : (n, 5) arrays
+        5, 25, 50, 75 and 95 % quantiles of the forecast, and of the law alone, nats per token.
     crps, crps_law : (n,) arrays
-        Continuous ranked probability score of the forecast, and of the law alone with its residual scale, in ln loss.
+        Continuous ranked probability score of the forecast, and of the law alone, in ln loss.
     skipped : dict
         Cut → why it was left out.
     fitted : dict
@@ -65,8 +67,8 @@ class Backtest:
     C: Array
     observed: Array
     predicted: Array
-    noise: Array
     quantiles: Array
+    law_quantiles: Array
     crps: Array
     crps_law: Array
     largest: float
@@ -96,14 +98,11 @@ class Backtest:
         return float(np.mean([self.h[g] @ self.residual[g] / (self.h[g] @ self.h[g]) for g in groups]))
 
     def coverage(self, level: float = 0.9, *, law_alone: bool = False) -> float:
-        """Share of held-out rows inside the central interval of this level (0.5 or 0.9)."""
-        from scipy.stats import norm
-
-        if law_alone:
-            return float(np.mean(np.abs(self.residual) <= norm.ppf((1 + level) / 2) * self.noise))
+        """Share of held-out rows inside the central interval (0.5 or 0.9) of the forecast, or of the law alone."""
         if level not in (0.5, 0.9):
             raise ConfigError(f"the back-test keeps intervals of level 0.5 and 0.9, got {level}")
-        low, high = (self.quantiles[:, 0], self.quantiles[:, -1]) if level == 0.9 else self.quantiles[:, [1, 3]].T
+        quantiles = self.law_quantiles if law_alone else self.quantiles
+        low, high = quantiles[:, [0, -1] if level == 0.9 else [1, 3]].T
         return float(np.mean((low <= self.observed) & (self.observed <= high)))
 
     def caveat(self) -> str:
@@ -130,6 +129,7 @@ class Backtest:
             "coverage90": self.coverage(0.9),
             "coverage50": self.coverage(0.5),
             "coverage90_law_alone": self.coverage(0.9, law_alone=True),
+            "coverage50_law_alone": self.coverage(0.5, law_alone=True),
             "crps_log_loss": float(self.crps.mean()),
             "crps_log_loss_law_alone": float(self.crps_law.mean()),
             "drift_of_law_alone_log_loss_per_decade": self.drift * float(np.log(10)),
@@ -156,14 +156,15 @@ class Backtest:
         )
 
     def summary(self) -> str:
-        """Two sentences for a report."""
+        """Three sentences for a report."""
         j = self.to_json()
         return (
             f"Fitted to the runs below each of {j['num_cuts']} cuts in compute, forecasts were asked for "
             f"{j['num_held_out']} rows beyond, up to {self.reach_decades:.1f} decades away: their 90 % intervals "
             f"covered {j['coverage90']:.0%} and their 50 % intervals {j['coverage50']:.0%}. The law alone would have "
             f"covered {j['coverage90_law_alone']:.0%} with its 90 % intervals; its loss drifted by "
-            f"{np.expm1(j['drift_of_law_alone_log_loss_per_decade']):+.1%} per decade."
+            f"{np.expm1(j['drift_of_law_alone_log_loss_per_decade']):+.1%} per decade. The forecasts' mean score "
+            f"(CRPS, smaller is better) was {self.crps.mean() / self.crps_law.mean():.2f} of the law's."
         )
 
     def __str__(self) -> str:
@@ -274,27 +275,27 @@ def _one_cut(
     law: Law, runs: RunTable, data: Observations, C: Array, cut: float
 ) -> tuple[dict[str, Array], dict[str, float]]:
     """What `Backtest` keeps of the rows beyond one cut, and the law's point estimate below it."""
-    from scaling_sim.inference.point import point_fit
-
     beyond = np.flatnonzero(np.greater(C, cut))
     if len(beyond) < MIN_HELD_OUT:
         raise DesignError(f"fewer than {MIN_HELD_OUT} rows lie beyond a cut")
     below = runs.select(np.less_equal(runs.C, cut), "beyond the cut of a back-test")
-    point = point_fit(below, law, "posterior")  # the mode of what is sampled: outliers count as little as there
     held, full = data.take(beyond), np.ones(len(beyond))
-    law_alone = law.log_response(point.parameters, held.columns) * full
-    scale = 1.4826 * float(np.median(np.abs(point.residuals)))
+    point, alone = law_alone(below, law, held, NUM_DRAWS)
     forecast = forecast_rows(learn(below, law, num_draws=NUM_DRAWS), held, C[beyond], runs.N[held.row])
     observed = np.log(held.response)
-    normal = np.random.default_rng(0).standard_normal((NUM_DRAWS, 1))
     columns = {
         "cut": cut * full,
         "C": C[beyond],
         "observed": held.response,
-        "predicted": np.exp(law_alone),
-        "noise": scale * full,
-        "quantiles": np.exp(np.quantile(forecast, LEVELS, axis=0, method="nearest")).T,
+        "predicted": np.exp(law.log_response(point, held.columns) * full),
+        "quantiles": _quantiles(forecast),
+        "law_quantiles": _quantiles(alone),
         "crps": crps(forecast, observed),
-        "crps_law": crps(law_alone + scale * normal, observed),
+        "crps_law": crps(alone, observed),
     }
-    return columns, {name: float(np.ravel(value)[0]) for name, value in point.parameters.items()}
+    return columns, {name: float(np.ravel(value)[0]) for name, value in point.items()}
+
+
+def _quantiles(log_loss: Array) -> Array:
+    """(k, 5) quantiles, in nats, of draws (n, k); the nearest draws, which may be infinite."""
+    return np.asarray(np.exp(np.quantile(log_loss, LEVELS, axis=0, method="nearest")).T)

@@ -23,7 +23,8 @@ from tests.predict.support import around, table
 def made_backtest(largest: float = 1e20) -> Backtest:
     """Return a back-test that reached one decade."""
     one = np.ones(1)
-    return Backtest("chinchilla", one, 10 * one, one, one, one, np.ones((1, 5)), one, one, largest=largest)
+    wide = np.ones((1, 5))
+    return Backtest("chinchilla", one, 10 * one, one, one, wide, wide, one, one, largest=largest)
 
 
 def true_loss(N: Any, tokens: Any, slow: float = 1.2) -> Any:
