@@ -111,6 +111,7 @@ def _posterior(
     with np.errstate(all="ignore"):
         natural = target.natural(u)
     draws = {name: np.asarray(value) for name, value in natural.items()}
+    notes += _huber_notes(draws, points["huber_point"])
     return Posterior(
         law=form,
         draws=draws,
@@ -131,4 +132,22 @@ def _posterior(
         chain=drawn.chain[:, :: -(-steps // MAX_TRACE), 0],
         notes=(*table.notes, *data.notes, *form.remarks(draws), *notes),
         versions=versions(),
+    )
+
+
+def _huber_notes(draws: Mapping[str, Array], huber_point: Mapping[str, float]) -> tuple[str, ...]:
+    """A note if the log-Huber minimum lies outside the 90 % interval of exponents or E: the noise model decides then.
+
+    Amplitudes are left out: they move with the exponents.
+    """
+    outside = []
+    for name in (name for name in draws if name[:1].islower() or name == "E"):
+        low, high = np.quantile(draws[name], (0.05, 0.95)).tolist()
+        if np.isfinite(huber_point[name]) and not low <= huber_point[name] <= high:
+            outside.append(f"{name} {huber_point[name]:.3g} (not {low:.3g} to {high:.3g})")
+    if not outside:
+        return ()
+    return (
+        f"Huber's point estimate lies outside the 90 % interval of {', '.join(outside)}: how errors are weighted "
+        "decides, as where points of one curve count as runs, outliers weigh, or the law does not hold",
     )

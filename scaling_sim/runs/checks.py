@@ -6,8 +6,10 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scaling_sim.errors import DataError, DataWarning
 from scaling_sim.runs.columns import Column, Mask
@@ -20,6 +22,10 @@ BITS_OF_UNTRAINED = (1.38, 1.5)
 """In units of ln V: an untrained model has log2 V = 1.443 ln V bits, which the rule of 1.5 ln V lets pass."""
 
 _UNITS_IN_NAME = re.compile(r"(?<![a-z])(?:(bits?|bpb|bpc|bpt)|(ppl|perplexity))(?![a-z])")
+
+_ID_IN_NAME = re.compile(r"(?:^|[^a-z])(?:runs?|names?|ids?|exp|experiment|trial|job|uuid)(?![a-z])")
+CURVE_POINTS = 3
+"""Rows of one id from which growing tokens look like a learning curve."""
 
 Names = Sequence[str]
 Label = Callable[[str], str]
@@ -143,6 +149,47 @@ def unit_warnings(columns: Mapping[str, Column], rows: Names, given: frozenset[s
             messages.append(f"{origin}: {text} in {name_rows(_take(rows, mask))}")
             warnings.warn(messages[-1], DataWarning, stacklevel=5)
     return messages
+
+
+def curve_warning(
+    columns: Mapping[str, Column], extra: Mapping[str, NDArray[Any]], rows: Names, origin: str
+) -> str | None:
+    """The sentence, after a `DataWarning`, if rows without run ids look like points of learning curves.
+
+    They do if a column of text that is named like an id repeats over most rows, each time with one N, and with tokens
+    that grow from row to row while the loss falls.
+
+    Parameters
+    ----------
+    columns : mapping
+        N, tokens and loss (n,).
+    extra : mapping
+        Columns of the source that no name of ours refers to.
+    """
+    N, tokens, loss = (columns[name] for name in ("N", "tokens", "loss"))
+    for name, values in extra.items():
+        if values.dtype.kind != "U" or not _ID_IN_NAME.search(name.lower()):
+            continue
+        groups = [np.flatnonzero(values == value) for value in np.unique(values[values != ""])]
+        curves = [group for group in groups if _is_curve(N[group], tokens[group], loss[group])]
+        points = sum(map(len, curves))
+        if 2 * points > len(values):
+            first = name_rows([str(rows[i]) for i in curves[0].tolist()], most=3)
+            text = (
+                f"{origin}: {points} rows repeat {len(curves)} values of the column {name!r}, each with one N, growing "
+                f"tokens and a falling loss (the first in {first}): this looks like learning curves, but without a run "
+                "id every point counts as a run of its own, so that intervals come out too narrow: "
+                f"map run={name}, or select the last points (--where)"
+            )
+            warnings.warn(text, DataWarning, stacklevel=5)
+            return text
+    return None
+
+
+def _is_curve(N: Column, tokens: Column, loss: Column) -> bool:
+    if len(N) < CURVE_POINTS or not (np.ptp(N) == 0 or np.isnan(N).all()):
+        return False
+    return bool(np.all(np.diff(tokens) > 0) and loss[-1] < loss[0])
 
 
 def _data_units(columns: Mapping[str, Column]) -> tuple[Mask, str]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from scaling_sim.errors import ConfigError, DataError, DataWarning
 from scaling_sim.runs.checks import (
+    curve_warning,
     duplicated,
     loss_name_warning,
     refuse_duplicates,
@@ -221,6 +222,7 @@ class Reading:
         if theirs in self.cells.raw.columns:
             self.notes += filter(None, [loss_name_warning(theirs, self.rows, self.origin)])
         if not self.has_ids:
+            self.notes += filter(None, [curve_warning(self.columns, self.extra, self.rows, self.origin)])
             self._warn_equal_rows()
 
     def _warn_equal_rows(self) -> None:

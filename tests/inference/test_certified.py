@@ -89,6 +89,23 @@ def test_the_gemstones(shared_data: Path) -> None:
     assert math.log(facts["parameters"]["E"]) == pytest.approx(0.66552, abs=3e-4)
 
 
+def test_the_gemstones_checkpoints_are_no_independent_runs(shared_data: Path) -> None:
+    """The published β, .591, is a log-Huber minimum over all checkpoints of 22 runs; the sampled interval excludes it.
+
+    Within one run errors go together, so that neither the 770 rows nor their interval mean what they seem to: the
+    reader warns, and the fit names the two answers. The last rows of the runs, which are independent, all saw as many
+    tokens and cannot give β.
+    """
+    facts = cli("fit", shared_data, GEMSTONES)
+    low, high = facts["beta"]["interval90"]
+    assert high < facts["beta"]["huber_point"] == pytest.approx(0.59, abs=0.015)
+    assert 0.38 < low < high < 0.56
+    curves = next(note for note in facts["notes"] if "looks like learning curves" in note)
+    assert "770 rows repeat 22 values of the column 'run_name'" in curves
+    assert "map run=run_name" in curves
+    assert any("Huber's point estimate lies outside the 90 % interval of beta" in note for note in facts["notes"])
+
+
 def test_the_gemstones_last_rows_all_saw_as_many_tokens(shared_data: Path) -> None:
     source = (GEMSTONES[0], "--columns", f"run=run_name,{GEMSTONES[2]}")
     error = cli("fit", shared_data, source, expect=4)["error"]

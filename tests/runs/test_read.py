@@ -303,6 +303,31 @@ def test_the_vocabulary_sharpens_the_loss_warning() -> None:
         read_runs(columns, vocab_size=256)
 
 
+def checkpoints(**more: Any) -> dict[str, list[Any]]:
+    """Two runs of four checkpoints each."""
+    tokens = [1e9, 2e9, 3e9, 4e9]
+    curves = {"N": [1e7] * 4 + [1e8] * 4, "tokens": tokens * 2, "loss": [4.0, 3.8, 3.81, 3.7, 3.5, 3.3, 3.2, 3.1]}
+    return {**curves, **more}
+
+
+@pytest.mark.parametrize("name", ["run_name", "exp", "wandb id"])
+def test_checkpoints_without_a_run_id_look_like_learning_curves(name: str) -> None:
+    columns = checkpoints(**{name: ["a"] * 4 + ["b"] * 4})
+    with pytest.warns(DataWarning, match=rf"rows 0, 1, 2 and 1 more.*looks like learning curves.*map run={name}"):
+        table = read_runs(columns)
+    assert len(table) == 8
+    assert any("looks like learning curves" in note for note in table.notes)
+    read_runs(columns, {"run": name})
+
+
+def test_sweeps_do_not_look_like_learning_curves() -> None:
+    read_runs(checkpoints(size=["10M"] * 4 + ["100M"] * 4))  # a grid whose column of text names the model
+    read_runs(checkpoints(run_name=list("abcdefgh")))
+    read_runs(checkpoints(run_name=["a", "b"] * 4))  # one id, two sizes: no run
+    rises = checkpoints(run_name=["a"] * 4 + ["b"] * 4)
+    read_runs({**rises, "loss": rises["loss"][::-1]})
+
+
 def test_repeated_run_ids(tmp_path: Path) -> None:
     text = "run,N,tokens,loss\na,1e7,1e9,3\nb,1e7,1e9,3.1\na,1e7,1e9,3.2\n"
     path = write(tmp_path, text)
