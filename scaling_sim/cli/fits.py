@@ -216,10 +216,12 @@ def _fit_point(table: RunTable, law: Law, delta: float, as_json: bool) -> None:
     import time
 
     import scaling_sim as ss
+    from scaling_sim.inference.posterior import rows_behind
 
     began = time.perf_counter()
     found = ss.point_fit(table, law, delta=delta)
-    facts = {**found.to_json(), "seconds": time.perf_counter() - began}
+    seconds = time.perf_counter() - began
+    facts = {**found.to_json(), "n_rows": rows_behind(table, found.dropped), "seconds": seconds}
     show(facts, as_json, lambda: as_lines({**facts, "dropped": count_rows(found.dropped)}))
     if not found.agreed:
         say("warning: the two best starts ended in different minima; do not rely on these numbers")
@@ -270,7 +272,9 @@ def _parameters(pairs: list[str]) -> dict[str, float]:
 
 
 def _describe_fit(posterior: Posterior) -> str:
-    counts = f"{posterior.n_used} rows used, {posterior.n_dropped} left out"
+    counts = (
+        f"{posterior.used} used, {posterior.n_dropped} {'rows ' if posterior.n_rows > posterior.n_used else ''}left out"
+    )
     reasons = "".join(f"\n  {count} {reason}" for reason, count in count_rows(posterior.dropped).items())
     notes = "".join(f"\nnote: {note}" for note in posterior.notes)
     table = posterior.summary().to_string(float_format=lambda value: f"{value:.4g}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -88,6 +88,16 @@ class Posterior:
         return sum(len(names) for names in self.dropped.values())
 
     @property
+    def n_rows(self) -> int:
+        """Rows of the table behind what was fitted: more than ``n_used`` where a point comes from several of them."""
+        return rows_behind(self.runs, self.dropped)
+
+    @property
+    def used(self) -> str:
+        """What was fitted, in words: ``770 rows``, ``17 cells from 947 rows``."""
+        return used_in_words(self.n_used, self.n_rows, self.roles)
+
+    @property
     def not_identified(self) -> tuple[str, ...]:
         """Coordinates and exponents about which the data say hardly more than the prior."""
         return not_identified(self.identifiability)
@@ -157,7 +167,8 @@ class Posterior:
     def to_json(self) -> dict[str, Any]:
         """One object: each natural parameter under its name, with what a reader needs to judge it; NaN becomes None.
 
-        A parameter holds ``median``, ``interval50``, ``interval90``, ``point`` (mode), ``huber_point``, ``ess``,
+        ``n_used`` points were fitted, ``n_rows`` rows of the table stand behind them, ``n_dropped`` were left out. A
+        parameter holds ``median``, ``interval50``, ``interval90``, ``point`` (mode), ``huber_point``, ``ess``,
         ``mcse``, ``r_hat`` and ``sd_ratio`` (posterior sd / prior sd). N_c in parameters, D_c and B_star in tokens,
         S_c in steps, C_c in FLOP.
         """
@@ -166,6 +177,7 @@ class Posterior:
             "converged": self.converged,
             "verdict": self.diagnostics.verdict,
             "n_used": self.n_used,
+            "n_rows": self.n_rows,
             "n_dropped": self.n_dropped,
             "dropped": {reason: list(names) for reason, names in self.dropped.items()},
             "min_ess": self.diagnostics.min_ess,
@@ -194,7 +206,7 @@ class Posterior:
 
     def __repr__(self) -> str:
         state = self.diagnostics.verdict
-        return f"Posterior({self.law_name}: {self.n_used} rows used, {self.n_dropped} left out; {state})"
+        return f"Posterior({self.law_name}: {self.used} used, {self.n_dropped} left out; {state})"
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -242,6 +254,21 @@ def _known(key: str, values: Mapping[str, float], name: str) -> dict[str, float 
 
 def _is_finite(value: float | str) -> bool:
     return isinstance(value, str) or bool(np.isfinite(value))
+
+
+DERIVED = {"cell": "cells", "batch": "critical batches"}
+"""Roles of points that each come from several rows → what they are, in the plural."""
+
+
+def rows_behind(runs: RunTable, dropped: Mapping[str, tuple[str, ...]]) -> int:
+    """Rows of a table that a fit used; ``dropped`` are those that it or the reader of ``runs`` left out."""
+    return len(runs) + runs.num_dropped - sum(len(names) for names in dropped.values())
+
+
+def used_in_words(n_used: int, n_rows: int, roles: Iterable[str]) -> str:
+    """``770 rows``, or ``17 cells from 947 rows`` where points come from several rows each."""
+    derived = [DERIVED[role] for role in roles if role in DERIVED]
+    return f"{n_used} {' and '.join(derived)} from {n_rows} rows" if derived else f"{n_used} rows"
 
 
 def versions() -> dict[str, str]:

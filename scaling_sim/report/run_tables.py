@@ -113,7 +113,7 @@ def role_table(data: ReportData) -> Table | None:
         rows.append(
             (
                 law,
-                fit.n_used,
+                fit.used,
                 fit.n_dropped,
                 words,
                 "yes" if fit.converged else "NO",
@@ -121,5 +121,5 @@ def role_table(data: ReportData) -> Table | None:
                 f"{diagnostics.num_ensembles} × {diagnostics.num_walkers} × {diagnostics.num_steps}",
             )
         )
-    columns = ("law", "rows used", "rows left out", "roles", "converged", "verdict", "ensembles × walkers × steps")
+    columns = ("law", "used", "rows left out", "roles", "converged", "verdict", "ensembles × walkers × steps")
     return Table("fits", "Fits", columns, tuple(rows)) if rows else None

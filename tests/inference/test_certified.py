@@ -113,6 +113,13 @@ def test_the_gemstones_last_rows_all_saw_as_many_tokens(shared_data: Path) -> No
     assert "748 left out: earlier point of its learning curve" in error
 
 
+@pytest.mark.parametrize("options", [(), ("--point",)])
+def test_cells_and_the_rows_behind_them_add_up(shared_data: Path, options: tuple[str, ...]) -> None:
+    facts = cli("fit", shared_data, STEP_LAW, "--law", "learning-rate", *options)
+    assert (facts["n_used"], facts["n_rows"], facts["n_dropped"]) == (17, 947, 964)
+    assert facts["n_rows"] + facts["n_dropped"] == 1911 == len(ss.read_runs(shared_data / STEP_LAW[0], STEP_LAW[2]))
+
+
 def test_takano(shared_data: Path) -> None:
     facts = cli("fit", shared_data, ("takano/df.csv",), "--point")["parameters"]
     assert facts["E"] == pytest.approx(1.7839, abs=1e-4)

@@ -40,6 +40,7 @@ def test_a_posterior_converges_and_says_so(fitted: Posterior) -> None:
     assert set(fitted.noise) == {"sigma", "nu"}
     assert (fitted.n_used, fitted.n_dropped, fitted.roles) == (40, 0, {"final": 40})
     assert fitted.chain.shape[0] == 4
+    assert (fitted.n_rows, fitted.used) == (40, "40 rows")
     columns = ["median", "lo50", "hi50", "lo90", "hi90", "ess", "mcse", "r_hat", "sd_ratio"]
     assert list(fitted.summary().columns) == columns
 

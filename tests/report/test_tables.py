@@ -112,7 +112,7 @@ def test_roles_add_up(study: ReportData) -> None:
     table = role_table(study)
     assert table is not None
     fit = study.fits["kaplan"]
-    assert table.rows[0][:3] == ("kaplan", fit.n_used, fit.n_dropped)
+    assert table.rows[0][:3] == ("kaplan", f"{fit.n_used} rows", fit.n_dropped)
     assert sum(fit.roles.values()) == fit.n_used
 
 
