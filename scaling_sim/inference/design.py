@@ -22,6 +22,9 @@ COLLINEAR = 0.999
 """|correlation| of two log columns above which their exponents cannot be told apart."""
 MIN_RANGE = 1.5
 """A column that varies by less than this factor counts as one value."""
+EXACT = 1e-7
+"""Typical residual of the log response below which it was computed from the law: no training run repeats to 7 digits,
+and below it chains mix slowly (τ 27 steps at 5e-7, 176 at 5e-9)."""
 THINNED = f"curve thinned to {MAX_POINTS} points"
 _EXPONENTS = {
     "N": ("alpha_N", "alpha"), "N_curve": ("alpha_N_curve",),
@@ -46,8 +49,28 @@ def prepare(runs: RunTable, law: Law) -> Observations:
         )
     data = law.observe(runs)
     _check_number(law, data)
+    _check_response(law, data)
     notes = _check_design(law, data)
     return _thin(data.take(np.arange(len(data)), notes), runs)
+
+
+def check_noise(law: Law, data: Observations, residuals: Array) -> None:
+    """Refuse a posterior where the law leaves nothing over: its error scale would tend to 0, and nothing would mix.
+
+    Parameters
+    ----------
+    residuals : (n_rows,) log response less log prediction at the law's best point
+    """
+    for role in np.unique(data.role):
+        rows = (data.role == role) & ~(np.nan_to_num(data.error) > 0)
+        size = float(np.median(np.abs(residuals[rows]))) if rows.any() else np.inf
+        if size < EXACT:
+            digits = min(15, int(-np.log10(max(size, 1e-300))))
+            raise DesignError(
+                f"a posterior needs errors, and the {rows.sum()} {role} losses follow {law.name} exactly, to {digits} "
+                "digits: take the point estimate (--point, point_fit), or give them the noise of real runs "
+                "(simulate with noise)"
+            )
 
 
 def left_out(runs: RunTable, data: Observations) -> dict[str, tuple[str, ...]]:
@@ -67,6 +90,14 @@ def _check_number(law: Law, data: Observations) -> None:
         raise DesignError(
             f"{law.name} has {len(law.parameters)} parameters and needs at least {need} points, got {len(data)}"
             f"{_without(data)}; add runs or choose a law with fewer parameters"
+        )
+
+
+def _check_response(law: Law, data: Observations) -> None:
+    if law.response == "loss" and np.ptp(np.log(data.response)) < EXACT:
+        raise DesignError(
+            f"{law.name} cannot be fitted: all {len(data)} losses are {data.response[0]:g}{_without(data)}; "
+            "is another column the loss?"
         )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scaling_sim.config import checked_seed
 from scaling_sim.errors import ConvergenceWarning
-from scaling_sim.inference.design import left_out, prepare
+from scaling_sim.inference.design import check_noise, left_out, prepare
 from scaling_sim.inference.diagnostics import identifiability, not_identified, parameter_diagnostics
 from scaling_sim.inference.point import huber_minimum, natural_point, posterior_mode
 from scaling_sim.inference.posterior import Posterior, versions
@@ -64,12 +64,13 @@ def fit(
     ConfigError
         The seed is negative or no integer.
     DesignError
-        The runs cannot identify the law.
+        The runs cannot identify the law, or follow it exactly.
     """
     seed = checked_seed(seed)
     table, form = read_runs(runs, columns), get_law(law)
     target = LogPosterior(form, prepare(table, form))
     robust, _, agreed = huber_minimum(target)
+    check_noise(form, target.data, target.likelihood.log_response - target.log_prediction(robust[None])[0])
     mode, mode_agreed = posterior_mode(target)
     drawn = sample(
         target, mode, seed=seed, min_ess=min_ess, max_steps=max_steps, processes=processes, progress=progress

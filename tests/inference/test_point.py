@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scaling_sim.errors import ConfigError, DesignError
-from scaling_sim.inference.design import left_out, prepare
+from scaling_sim.inference.design import check_noise, left_out, prepare
+from scaling_sim.inference.fitting import fit
 from scaling_sim.inference.optimum import huber
 from scaling_sim.inference.point import point_fit
 from scaling_sim.inference.target import LogPosterior
@@ -194,3 +195,26 @@ def test_unknown_objectives_and_thresholds_are_mistakes_of_configuration() -> No
         point_fit(chinchilla(0.34, 0.28, size=12), objective="squares")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="must be positive, got 0"):
         point_fit(chinchilla(0.34, 0.28, size=12), delta=0)
+
+
+@pytest.mark.parametrize(
+    ("runs", "law"), [(chinchilla(0.34, 0.28, noise=0.0), "chinchilla"), (joint(noise=False), "kaplan")]
+)
+def test_losses_without_noise_have_no_posterior(runs: RunTable, law: str) -> None:
+    """Their error scale tends to 0 and τ to thousands of steps: refused at once; the point estimate is exact."""
+    assert np.max(np.abs(point_fit(runs, law).residuals)) < 1e-9
+    with pytest.raises(DesignError, match=rf"follow {law} exactly, to 1\d digits: take the point estimate"):
+        fit(runs, law)
+
+
+def test_measured_errors_are_noise_enough() -> None:
+    runs = chinchilla(0.34, 0.28, noise=0.0)
+    known = prepare(dataclasses.replace(runs, loss_error=1e-3 * runs.loss, data_hash=""), get_law("chinchilla"))
+    check_noise(get_law("chinchilla"), known, np.zeros(len(known)))  # refuses nothing
+
+
+def test_equal_losses_are_refused() -> None:
+    runs = chinchilla(0.34, 0.28, size=20)
+    equal = dataclasses.replace(runs, loss=np.full(20, 2.5), data_hash="")
+    with pytest.raises(DesignError, match=r"all 20 losses are 2\.5; is another column the loss"):
+        point_fit(equal)
