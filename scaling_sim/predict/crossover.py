@@ -15,6 +15,7 @@ import numpy as np
 
 from scaling_sim.errors import ConfigError, DataError, LawError
 from scaling_sim.laws.constants import FRONTIER_LAW, PF_DAY
+from scaling_sim.predict.backtest import Backtest, backtest_of
 from scaling_sim.predict.envelope import envelope_draws
 from scaling_sim.predict.overfit import THRESHOLD
 from scaling_sim.predict.powerlaws import PowerLaws
@@ -26,8 +27,6 @@ from scaling_sim.predict.tension import Tension, own_tension, printed_tension
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from scaling_sim.predict.backtest import Backtest
 
 Method = Literal["appendix-b", "frontier"]
 Draws = Mapping[str, Array]
@@ -58,6 +57,8 @@ class Crossover:
         How far this extrapolates, and how far a back-test reached.
     parameters : dict of (n,) arrays
         The draws behind it.
+    untested : str or None
+        Why no back-test stands behind it.
     """
 
     C: Quantity
@@ -70,6 +71,7 @@ class Crossover:
     reach: Reach
     parameters: dict[str, Array]
     header: dict[str, Any]
+    untested: str | None = None
 
     @property
     def probability_none(self) -> float:
@@ -89,10 +91,9 @@ class Crossover:
         if not high <= low * 10**MOST_DECADES:
             return f"its 90 % range, {low:.2g} to {high:.2g} FLOP, spans more than {MOST_DECADES} decades"
         if self.beyond_backtest and np.isfinite(self.reach.largest):
-            return (
-                f"it lies {self.decades_beyond_runs.median:.1f} decades beyond the runs, and a back-test reached "
-                f"{self.reach.backtested:.1f}"
-            )
+            reached = self.reach.backtested
+            tested = "no back-test was made" if reached is None else f"a back-test reached {reached:.1f}"
+            return f"it lies {self.decades_beyond_runs.median:.1f} decades beyond the runs, and {tested}"
         return ""
 
     def conditional(self) -> dict[str, Quantity]:
@@ -145,6 +146,7 @@ class Crossover:
             },
             "variance_by_law": self.variance_by_law(),
             **self.reach.to_json(self.C),
+            "backtested_decades_reason": self.untested,
             "beyond_backtest": self.beyond_backtest,
             "not_determined": self.not_determined or None,
         }
@@ -170,7 +172,7 @@ def crossover(
     method: Method | None = None,
     *,
     threshold: float = THRESHOLD,
-    backtest: Backtest | None = None,
+    backtest: Backtest | Literal["auto"] | None = "auto",
     seed: int = 0,
 ) -> Crossover:
     """Return where L(C_min) and L(D(C_min)) cross, for every draw.
@@ -184,8 +186,8 @@ def crossover(
         envelope of the runs, bootstrapped over runs (the only one for published frontiers).
     threshold : float
         Relative overfitting δL that defines the tension point by (4.3); that of (4.4) is 2 %.
-    backtest : Backtest, optional
-        How far the user's own runs could check extrapolation.
+    backtest : Backtest, "auto" or None
+        How far the user's own runs could check extrapolation: this one, or ("auto") one that is made once, or none.
     seed : int
         Of the bootstrap.
 
@@ -206,6 +208,7 @@ def crossover(
     lines = PowerLaws.of(draws)
     _require_one_recipe(lines, span)
     log_C = lines.log_crossing()
+    tested, untested = _tested(fit, backtest)
     with np.errstate(over="ignore"):
         by_paper = printed_tension(lines)
         return Crossover(
@@ -216,10 +219,21 @@ def crossover(
             method=chosen,
             tension=own_tension(lines, draws, threshold) or by_paper,
             printed_tension=by_paper,
-            reach=Reach.of(span, backtest),
+            reach=Reach.of(span, tested),
             parameters=dict(draws),
             header=head(fit),
+            untested=untested,
         )
+
+
+def _tested(fit: Fit, backtest: Backtest | Literal["auto"] | None) -> tuple[Backtest | None, str | None]:
+    """The back-test of the runs, or why there is none."""
+    if not (backtest is None or backtest == "auto" or isinstance(backtest, Backtest)):
+        raise ConfigError(f'backtest must be a Backtest, "auto" or None, got {backtest!r}')
+    found = backtest_of(fit) if backtest == "auto" else backtest
+    if isinstance(found, Backtest):
+        return found, None
+    return None, found or "no back-test was asked for"
 
 
 def _method(fit: Fit, method: Method | None) -> Method:

@@ -25,18 +25,18 @@ class Reach:
     Attributes
     ----------
     largest, least : compute behind a prediction, FLOP; NaN and 0 if unknown
-    backtested : decades above the largest that a back-test reached; 0 if there was none
+    backtested : decades above the largest that a back-test reached; None if there was none
     """
 
     largest: float
-    backtested: float
+    backtested: float | None
     least: float = 0.0
 
     @classmethod
     def of(cls, span: tuple[float, float] | None, backtest: Backtest | None) -> Reach:
         """Reach of runs that span this compute."""
         least, largest = span or (0.0, float("nan"))
-        return cls(largest, backtest.reach_decades if backtest else 0.0, least)
+        return cls(largest, backtest.reach_decades if backtest else None, least)
 
     def decades(self, C: Quantity) -> Quantity:
         """Decades between the largest run and C, draw by draw; negative inside the runs."""
@@ -49,10 +49,10 @@ class Reach:
     def beyond(self, C: float) -> bool:
         """Whether C lies beyond 1.5 times the back-tested decades or below the runs; true if these are unknown."""
         distance = np.log10(C) - np.log10(self.largest)
-        return self.below(C) or not distance <= ALLOWANCE * self.backtested
+        return self.below(C) or not distance <= ALLOWANCE * (self.backtested or 0.0)
 
     def to_json(self, C: Quantity) -> dict[str, Any]:
-        """Decades beyond the runs, and how many a back-test reached."""
+        """Decades beyond the runs, and how many a back-test reached; None where there was none."""
         known = np.isfinite(self.largest)
         return {
             "decades_beyond_runs": self.decades(C).to_json() if known else None,

@@ -89,7 +89,7 @@ def _envelope(data: ReportData) -> Crossover | str:
     if fit is None or data.crossover is None:
         return "no joint fit"
     try:
-        return crossover(fit, "frontier", threshold=data.crossover.tension.threshold)
+        return crossover(fit, "frontier", threshold=data.crossover.tension.threshold, backtest=None)
     except (DataError, DesignError) as error:
         return str(error)
 

@@ -87,14 +87,12 @@ def _allocations(fits: Mapping[str, Posterior], budgets: list[float]) -> tuple[t
 
 def _crossover(fits: Mapping[str, Posterior]) -> tuple[Crossover | None, str]:
     from scaling_sim.predict import crossover
-    from scaling_sim.predict.backtest import backtest_of
 
     joint = _joint(fits)
     if joint is None:
         return None, "it needs a joint kaplan fit, which these runs did not allow"
-    tested = backtest_of(joint)
     try:
-        return crossover(joint, backtest=None if isinstance(tested, str) else tested), ""
+        return crossover(joint), ""
     except (DataError, LawError) as error:
         return None, str(error)
 

@@ -10,6 +10,7 @@ from scipy.optimize import brentq
 from scaling_sim.errors import ConfigError, DataError, DesignError, LawError
 from scaling_sim.laws.constants import CONSTANTS, PF_DAY, ConstantSet, constants
 from scaling_sim.laws.kaplan import critical_batch, solve_loss
+from scaling_sim.predict.backtest import Backtest, backtest_of
 from scaling_sim.predict.crossover import crossover
 from scaling_sim.predict.frontier import KaplanFrontier
 from scaling_sim.predict.overfit import overfitting
@@ -239,7 +240,7 @@ def test_recipes_that_contradict_inside_the_runs_are_refused() -> None:
     p = {**constants("kaplan-table5").draws, "D_c": np.array([5.4e13 * 1e6])}
     with pytest.raises(DataError, match="recipes differ: inside the runs"):
         crossover(Draws("kaplan", p, runs))
-    assert crossover(Draws("kaplan", constants("kaplan-table5").draws, runs)).probability_none == 0
+    assert crossover(Draws("kaplan", constants("kaplan-table5").draws, runs), backtest=None).probability_none == 0
 
 
 def test_extrapolation_is_stated() -> None:
@@ -249,6 +250,26 @@ def test_extrapolation_is_stated() -> None:
     unknown = crossover(Draws("kaplan-frontier", TABLE_6.draws))
     assert unknown.beyond_backtest
     assert unknown.to_json()["decades_beyond_runs"] is None
+
+
+def test_a_back_test_is_stated_and_so_is_its_absence() -> None:
+    """As in allocations and forecasts, the runs' own one counts unless another, or none, is asked for."""
+    alone = crossover(TABLE_6)
+    assert alone.not_determined == "it lies 3.0 decades beyond the runs, and no back-test was made"
+    assert alone.to_json()["backtested_decades"] is None
+    assert alone.to_json()["backtested_decades_reason"] == "no back-test: there are no runs behind these constants"
+    assert crossover(TABLE_6, backtest=None).untested == "no back-test was asked for"
+    few = simulated_runs(3)
+    assert crossover(few).untested == backtest_of(few) != ""
+    one = np.ones(1)
+    wide = np.ones((1, 5))
+    made = Backtest("kaplan", one, 10 * one, one, one, wide, wide, one, one, largest=1e20)
+    tested = crossover(TABLE_6, backtest=made)
+    assert tested.not_determined == "it lies 3.0 decades beyond the runs, and a back-test reached 1.0"
+    assert tested.to_json()["backtested_decades"] == 1.0
+    assert tested.untested is None
+    with pytest.raises(ConfigError, match='backtest must be a Backtest, "auto" or None'):
+        crossover(TABLE_6, backtest="yes")  # type: ignore[arg-type]
 
 
 def test_methods_are_checked() -> None:
@@ -281,10 +302,10 @@ def simulated_runs(num_sizes: int = 9) -> Draws:
 def test_fitted_frontier_finds_the_exponents_of_the_law_behind_the_runs() -> None:
     """The lower envelope of curves of Kaplan's law has his exponents; gaps between sizes leave a few per cent."""
     fit = simulated_runs(33)
-    found = crossover(fit, method="frontier", seed=3)
+    found = crossover(fit, method="frontier", backtest=None, seed=3)
     assert np.median(found.parameters["alpha_C_min"]) == pytest.approx(0.052, rel=0.03)
     assert np.median(found.parameters["p_N"]) == pytest.approx(0.684, rel=0.05)
-    again = crossover(fit, method="frontier", seed=3)
+    again = crossover(fit, method="frontier", backtest=None, seed=3)
     np.testing.assert_array_equal(found.C.draws, again.C.draws)
 
 
@@ -294,7 +315,7 @@ def test_fitted_frontier_of_noisy_runs_covers_the_truth() -> None:
     truth = constants("kaplan-table5")
     runs = simulate(truth, seed=1)
     fit = Draws("kaplan", {k: np.repeat(v, 200) for k, v in truth.draws.items()}, runs)
-    low, high = crossover(fit, method="frontier").C.interval(0.9)
+    low, high = crossover(fit, method="frontier", backtest=None).C.interval(0.9)
     assert low < crossover(truth).C.median < high
 
 

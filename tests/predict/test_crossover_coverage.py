@@ -78,7 +78,7 @@ def seen(seed: int) -> Seen | None:
     true = crossover(Draws("kaplan", {name: np.array([value]) for name, value in truth(seed).items()})).C.median
     found = resampled(sweep(seed), "kaplan", seed)
     try:
-        result = crossover(found.fit)
+        result = crossover(found.fit, backtest=None)
     except DataError:
         return None
     return Seen(true, result.C.interval(0.9), result.probability_none, found.ess)
@@ -125,10 +125,10 @@ def test_intervals_cover_and_none_is_a_probability() -> None:
 def test_resampling_gives_what_emcee_gives(seed: int) -> None:
     """Quantiles of C* within .15 posterior sds: 4,000 draws of ESS 3,800 know a 5 % quantile to .035 sds."""
     runs = sweep(seed)
-    ours = crossover(resampled(runs, "kaplan", seed, num_draws=4000).fit)
+    ours = crossover(resampled(runs, "kaplan", seed, num_draws=4000).fit, backtest=None)
     chain = Short("kaplan", max_steps=8000)(runs, seed=seed)
     assert chain.converged
-    theirs = crossover(Draws("kaplan", chain.draws, runs))
+    theirs = crossover(Draws("kaplan", chain.draws, runs), backtest=None)
     first, second = 1 / np.log(ours.C.draws), 1 / np.log(theirs.C.draws)  # continuous through C = ∞, nearly normal
     levels = [0.05, 0.25, 0.5, 0.75, 0.95]
     away = np.abs(np.quantile(first, levels) - np.quantile(second, levels))

@@ -220,7 +220,7 @@ def full_study(simulated: bool = True) -> ReportData:
         records=records,
         fits={"kaplan": fit},
         allocations=(allocate(fit, compute=budgets),),
-        crossover=crossover(fit),
+        crossover=crossover(fit, backtest=None),
         backtest=backtest(drawn_posterior("chinchilla", CHINCHILLA, chinchilla_table())),
         methods=compare_methods(fit),
         design=design(fit, best_size(1e18), budget=1e15, misfit=False, max_runs=6),
