@@ -76,8 +76,8 @@ def check_law(
     Returns
     -------
     tuple of str
-        Names of the checks made: names, priors, shapes, finite, round-trip, permutation, broadcast, monotone, limits,
-        units.
+        Names of the checks made: names, priors, shapes, finite, round-trip, permutation, rows, broadcast, monotone,
+        limits, units.
 
     Raises
     ------
@@ -174,6 +174,20 @@ def _permutation(subject: _Subject) -> str:
     )
 
 
+def _rows(subject: _Subject) -> str:
+    """Each row alone, and all but the first: what mixes rows symmetrically passes a permutation."""
+    columns, rows = subject.data.columns, len(subject.data)
+    for part in (*(slice(i, i + 1) for i in range(rows)), slice(1, rows)):
+        got = subject.predict(subject.parameters, {name: values[part] for name, values in columns.items()})
+        expected = subject.log_response[:, part]
+        if got.shape != expected.shape:
+            return f"{expected.shape[1]} of {rows} rows must give {expected.shape}, got {got.shape}"
+        problem = _differ(got, expected, "a row's response must be the same without the other rows")
+        if problem:
+            return problem
+    return ""
+
+
 def _broadcast(subject: _Subject) -> str:
     for i in (0, len(subject.u) - 1):
         single = {name: float(values[i]) for name, values in subject.parameters.items()}
@@ -248,6 +262,7 @@ _CHECKS: dict[str, Callable[[_Subject], str]] = {
     "finite": _finite,
     "round-trip": _round_trip,
     "permutation": _permutation,
+    "rows": _rows,
     "broadcast": _broadcast,
     "monotone": _monotone,
     "limits": _limits,

@@ -55,6 +55,12 @@ class OneValueForAllDraws(Good):
         return super().loss({name: np.mean(value) for name, value in parameters.items()}, columns)
 
 
+class DependsOnTheMean(Good):
+    def log_loss(self, parameters: Parameters, columns: Mapping[str, Any]) -> Array:
+        mixed = 0.01 * np.log(np.mean(columns["N"]) / columns["N"])
+        return np.asarray(super().log_loss(parameters, columns) + mixed)
+
+
 class Negative(Good):
     def loss(self, parameters: Parameters, columns: Mapping[str, Any]) -> Array:
         return super().loss(parameters, columns) - 3.0
@@ -109,6 +115,7 @@ def test_our_laws_and_a_good_users_law_pass(law: Any) -> None:
         "finite",
         "round-trip",
         "permutation",
+        "rows",
         "broadcast",
         "monotone",
         "limits",
@@ -126,6 +133,7 @@ def test_our_laws_and_a_good_users_law_pass(law: Any) -> None:
         (Negative, "finite", "not positive finite numbers"),
         (NoRoundTrip, "round-trip", "log_alpha comes back"),
         (DependsOnTheOrder, "permutation", "must not depend on the other rows"),
+        (DependsOnTheMean, "rows", "must be the same without the other rows"),
         (DependsOnOtherDraws, "broadcast", "must not depend on the other draws"),
         (Rises, "monotone", "must not rise with N"),
         (TurnsUp, "limits", "with N → ∞"),
