@@ -25,7 +25,10 @@ SHAPE = 4 / 3
 RATIOS = (1.0, 1000.0)
 """Tokens per parameter where the runs do not say, and as far as the next runs may go beyond those made."""
 WIDER = 4.0
-"""Within `RATIOS` the next runs may have this many times fewer or more tokens per parameter, as isoFLOP grids do."""
+"""Within `RATIOS` the next runs may have this many times fewer or more tokens per parameter, as isoFLOP grids do; and
+early-stopped ones this many times fewer unique tokens than any made."""
+BATCHES = 10.0
+"""Fewest batches of unique tokens for an early-stopped run: with fewer, every step repeats much of the one before."""
 DENSITIES = (1.0, 1.3, 1.7, 2.2, 2.8, 3.6)
 """Of the lattice of sizes and tokens, until enough of it can be paid for."""
 
@@ -83,7 +86,8 @@ class Constraints:
     batch : tokens per step; None: the median of the runs
     tokens_per_parameter : least and most; None: those of the runs, and up to `WIDER` times fewer or more
     max_tokens : unique tokens that there are
-    min_steps : fewest steps of a run, where the batch is known: a shorter one says nothing of its size
+    min_steps : fewest steps of a run, where the batch is known: a shorter one says nothing of its size. Early-stopped
+        runs need `BATCHES` batches of unique tokens, too.
     """
 
     sizes: Sequence[float] | None = None
@@ -139,14 +143,18 @@ def _lattice(fit: Fit, budget: float, limits: Constraints, count: float) -> list
     sizes = _sizes(runs, budget, limits, max(round(np.sqrt(SHAPE * count)), 2))
     ratios = np.geomspace(*_ratios(runs, limits), max(round(count / len(sizes)), 2))
     if fit.law_name.removesuffix("-floor") in ("kaplan", "kaplan-ns", "kaplan-nd"):
-        return _kaplan_candidates(fit, _batch(runs, limits), sizes, ratios)
+        least = 0.0 if limits.tokens_per_parameter is not None else _least_unique(fit) / WIDER
+        made = _kaplan_candidates(fit, _batch(runs, limits), sizes, ratios)
+        return [run for run in made if run.kind != "stopped" or (run.D or 0.0) >= least]
     return [_final(N, _round(N * ratio), limits.batch) for N in sizes for ratio in ratios]
 
 
 def _possible(run: Candidate, limits: Constraints) -> bool:
     """Whether there are tokens for a run, and steps enough in it."""
-    steps = np.inf if run.S is None else run.S
-    return (run.D or run.tokens or 0.0) <= (limits.max_tokens or np.inf) and bool(steps >= limits.min_steps)
+    steps = np.inf if run.B is None else run.cost / (6 * run.N * run.B)
+    batches = np.inf if run.B is None or run.D is None else run.D / run.B
+    enough = steps >= limits.min_steps * (1 - 1e-9) and batches >= BATCHES
+    return bool(enough and (run.D or run.tokens or 0.0) <= (limits.max_tokens or np.inf))
 
 
 def _sizes(runs: Any, budget: float, limits: Constraints, count: int) -> list[float]:
@@ -172,6 +180,14 @@ def _ratios(runs: Any, limits: Constraints) -> tuple[float, float]:
         return RATIOS
     least, most = float(ratio.min()), float(ratio.max())
     return min(least, max(least / WIDER, RATIOS[0])), max(most, min(most * WIDER, RATIOS[1]))
+
+
+def _least_unique(fit: Fit) -> float:
+    """Fewest unique tokens of the early-stopped runs behind a fit; 0 where it has none."""
+    runs = fit.runs  # type: ignore[attr-defined]
+    data = get_law(getattr(fit, "law", None) or fit.law_name).observe(runs)
+    stopped = data.role == "stopped"
+    return float(data.columns["D"][stopped].min()) if np.any(stopped) else 0.0
 
 
 def _batch(runs: Any, limits: Constraints) -> float | None:

@@ -13,7 +13,7 @@ import pytest
 from scaling_sim.errors import ConfigError
 from scaling_sim.laws.registry import get_law
 from scaling_sim.predict.allocate import chinchilla_size
-from scaling_sim.predict.candidates import Candidate, Constraints, default_candidates
+from scaling_sim.predict.candidates import BATCHES, WIDER, Candidate, Constraints, default_candidates
 from scaling_sim.predict.criteria import PosteriorVariance
 from scaling_sim.predict.design import design
 from scaling_sim.predict.discrepancy import Discrepancy, learn, pose
@@ -117,8 +117,35 @@ def test_every_target_of_a_law_of_final_losses_becomes_surer(target: Any) -> Non
 @pytest.mark.parametrize("target", [loss_of(1e9, D=1e9), crossing()], ids=["stopped", "crossover"])
 def test_every_target_of_the_joint_law_becomes_surer(target: Any) -> None:
     plan = design(fitted("kaplan"), target, budget=1e20, max_runs=4)
-    assert plan.sd_after < plan.sd_before
+    assert plan.sd_after < 0.9 * plan.sd_before
     assert bool(plan.notes) == (target.kind == "crossover")
+    assert plan.purchases
+    for run in (purchase.candidate for purchase in plan.purchases):
+        assert_can_be_made(run)
+
+
+def assert_can_be_made(run: Candidate) -> None:
+    """A run of the joint law with steps, batches of unique tokens and tokens about as many as those of the fit."""
+    runs, limits = fitted("kaplan").runs, Constraints()
+    assert run.B is not None
+    assert run.cost / (6 * run.N * run.B) >= 0.999 * limits.min_steps
+    if run.kind == "stopped":
+        assert run.D is not None
+        assert run.D >= max(runs.D[runs.stopped].min() / WIDER, BATCHES * run.B)
+
+
+@pytest.mark.parametrize("budget", [1e18, 1e20, 1e22])
+def test_every_run_of_the_joint_law_on_offer_can_be_made(budget: float) -> None:
+    """Small models reach many tokens per parameter with few tokens: less than a batch of them at the pilot's ratios."""
+    found = default_candidates(fitted("kaplan"), budget)
+    assert {run.kind for run in found} == {"curve", "stopped"}
+    for run in found:
+        assert_can_be_made(run)
+
+
+def test_larger_batches_need_more_unique_tokens() -> None:
+    found = default_candidates(fitted("kaplan"), 1e22, Constraints(batch=4e6, tokens_per_parameter=(1, 1000)))
+    assert min(run.D or 0.0 for run in found if run.kind == "stopped") >= BATCHES * 4e6
 
 
 def test_planned_runs_have_names_of_their_own_that_stay() -> None:
