@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from scaling_sim.errors import ConfigError, ConvergenceError
 from scaling_sim.inference.design import left_out, prepare
+from scaling_sim.inference.doubts import doubts
 from scaling_sim.inference.optimum import Mode, huber, levenberg_marquardt, maximise
 from scaling_sim.inference.priors import draw_prior
 from scaling_sim.inference.target import LogPosterior
@@ -37,6 +38,7 @@ class PointFit:
     agreed : whether the two best starts ended in one minimum
     residuals : (n_used,) log response less log prediction
     dropped : reason → names of the rows left out, by the reader or by the law
+    notes : of the reader, of the design, and `doubts` that the estimate itself raises
     """
 
     law: Law
@@ -115,16 +117,18 @@ def point_fit(
         u, value = mode.u[: target.num_law], -mode.value
     else:
         raise ConfigError(f'objective must be "huber" or "posterior", got {objective!r}')
+    parameters = natural_point(target, u)
+    residuals = target.likelihood.log_response - target.log_prediction(u[None])[0]
     return PointFit(
         law=form,
-        parameters=natural_point(target, u),
+        parameters=parameters,
         objective=value,
         objective_name=f"log-Huber sum, delta {delta:g}" if objective == "huber" else "minus log posterior",
         agreed=agreed,
-        residuals=target.likelihood.log_response - target.log_prediction(u[None])[0],
+        residuals=residuals,
         n_used=len(target.data),
         dropped=left_out(table, target.data),
-        notes=(*table.notes, *target.data.notes),
+        notes=(*table.notes, *target.data.notes, *doubts(form, target.data, parameters, residuals)),
         data_hash=table.data_hash,
         simulated=table.simulated,
     )

@@ -190,6 +190,7 @@ def test_misfittings_final_checkpoints_without_embeddings_have_no_floor(shared_d
     facts = cli("fit", shared_data, MISFITTING, "--point", *FINAL)
     assert facts["n_used"] == 253
     assert facts["parameters"]["E"] < 1e-3
+    assert any("these runs show no floor" in note and "not identified" in note for note in facts["notes"])
 
 
 @pytest.mark.slow  # 80 s: without a floor to hold it, τ is 310 steps

@@ -218,3 +218,30 @@ def test_equal_losses_are_refused() -> None:
     equal = dataclasses.replace(runs, loss=np.full(20, 2.5), data_hash="")
     with pytest.raises(DesignError, match=r"all 20 losses are 2\.5; is another column the loss"):
         point_fit(equal)
+
+
+def test_a_sound_point_estimate_raises_no_doubts() -> None:
+    assert point_fit(chinchilla(0.34, 0.28)).notes == ()
+    assert point_fit(joint(), "kaplan").notes == ()
+
+
+def test_a_floor_at_zero_is_said() -> None:
+    runs = chinchilla(0.34, 0.28)
+    power = dataclasses.replace(runs, loss=2.5 * (runs.N / 3e8) ** -0.1 * (runs.tokens / 3e10) ** -0.1, data_hash="")
+    (note,) = (note for note in point_fit(power).notes if note.startswith("E is"))
+    assert "not identified" in note
+
+
+@pytest.mark.parametrize("rises", ["N", "tokens"])
+def test_a_loss_that_rises_is_questioned(rises: str) -> None:
+    runs = chinchilla(0.34, 0.28, size=40)
+    x, y = (runs.N / 3e8, runs.tokens / 3e10) if rises == "N" else (runs.tokens / 3e10, runs.N / 3e8)
+    notes = point_fit(dataclasses.replace(runs, loss=2 + 0.5 * x**0.2 + y**-0.3, data_hash="")).notes
+    assert any(f"{'alpha' if rises == 'N' else 'beta'} is" in note and "rises with it" in note for note in notes)
+
+
+def test_accuracies_are_no_losses() -> None:
+    runs = chinchilla(0.34, 0.28, size=40)
+    accuracy = 0.9 - 0.3 * (runs.N / 1e7) ** -0.2 - 0.2 * (runs.tokens / 1e9) ** -0.2
+    notes = point_fit(dataclasses.replace(runs, loss=accuracy, data_hash="")).notes
+    assert any("no better than a constant; accuracies instead of losses" in note for note in notes)
