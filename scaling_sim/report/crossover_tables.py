@@ -73,9 +73,9 @@ def crossover_methods_table(data: ReportData) -> Table | None:
     refused = f" No envelope: {other}." if isinstance(other, str) else ""
     note = (
         "Tension: where the data that keep overfitting below "
-        f"{data.crossover.tension.threshold:.0%} first exceed one pass. The paper's own constants disagree: the 4e10 "
-        "tokens of equation 6.7 instead of Table 6's 2e10 move C* tenfold, its Appendix B moves it two hundredfold."
-        f"{refused}"
+        f"{data.crossover.tension.threshold:.0%} first exceed one pass. The paper's own constants disagree: equation 6.7 "
+        f"puts C* {_further('kaplan-eq6.7')} times as far out as Table 6, Appendix B {_further('kaplan-appendix-b')} "
+        f"times.{refused}"
     )
     heading = "The crossing by method, beside the paper's own"
     return Table("crossover-methods", heading, columns, (*rows, *_paper_rows()), note, maths=True)
@@ -100,6 +100,14 @@ def _paper_rows() -> Iterator[tuple[Cell, ...]]:
 
     for name, words in PAPER.items():
         yield _row(words, crossover(constants(name)))
+
+
+def _further(name: str) -> str:
+    """How many times the compute of Table 6's crossing a set of the paper's constants asks for."""
+    from scaling_sim.laws.constants import constants
+    from scaling_sim.predict import crossover
+
+    return f"{crossover(constants(name)).C.median / crossover(constants('kaplan-table6')).C.median:.2g}"
 
 
 def _row(words: str, result: Crossover) -> tuple[Cell, ...]:

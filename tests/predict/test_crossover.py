@@ -55,6 +55,13 @@ def test_printed_crossing_needs_table_6_and_equation_6_7() -> None:
     assert 5e4 < crossover(EQ_6_7).C.median / PF_DAY < 2e5
 
 
+def test_how_far_apart_the_papers_own_sets_lie() -> None:
+    """Of Table 6: its 4e10 tokens alone, equation 6.7 with the exponent .26 too, Appendix B."""
+    others = TABLE_6.variant("4e10", "eq 6.7", D_e=4e10), EQ_6_7, constants("kaplan-appendix-b")
+    further = [crossover(one).C.median / crossover(TABLE_6).C.median for one in others]
+    assert further == pytest.approx([14.9, 9.5, 220], rel=0.01)
+
+
 def test_rounding_does_not_explain_the_difference() -> None:
     """All six inputs of eq. 6.7 within half of their last digit: C* stays in 5.8e4 … 1.9e5 PF-days."""
     rng = np.random.default_rng(0)

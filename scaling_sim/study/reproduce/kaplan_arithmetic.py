@@ -78,7 +78,7 @@ def _crossovers() -> Iterator[Row]:
     printed = {"C_pf_days": 1e4, "N_parameters": 1e12, "D_tokens": 1e12, "loss_nats": 1.7}
     remarks = {
         "kaplan-table6": "C*, N*, L* as printed; D* is not",
-        "kaplan-eq6.7": "the coefficient 4e10 moves C* tenfold",
+        "kaplan-eq6.7": "4e10 tokens at one PF-day with the exponent .26; Table 6 has 2e10 and .27",
         "kaplan-appendix-b": "Appendix B from Tables 3 and 5",
     }
     for name, remark in remarks.items():
