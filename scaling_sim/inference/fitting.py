@@ -13,6 +13,7 @@ from scaling_sim.config import checked_seed
 from scaling_sim.errors import ConvergenceWarning
 from scaling_sim.inference.design import check_noise, left_out, prepare
 from scaling_sim.inference.diagnostics import identifiability, not_identified, parameter_diagnostics
+from scaling_sim.inference.monte_carlo import median_errors
 from scaling_sim.inference.point import huber_minimum, natural_point, posterior_mode
 from scaling_sim.inference.posterior import Posterior, versions
 from scaling_sim.inference.priors import log_prior
@@ -120,7 +121,7 @@ def _posterior(
         u=u,
         **points,
         diagnostics=drawn.diagnostics,
-        parameter_diagnostics=parameter_diagnostics(drawn.chain, target.natural),
+        parameter_diagnostics=_parameter_diagnostics(drawn.chain, target),
         identifiability=ratios,
         runs=table,
         data=data,
@@ -134,6 +135,12 @@ def _posterior(
         notes=(*table.notes, *data.notes, *form.remarks(draws), *notes),
         versions=versions(),
     )
+
+
+def _parameter_diagnostics(chain: Array, target: LogPosterior) -> dict[str, dict[str, float]]:
+    """Of each natural parameter, with the error of its median, which is what is reported."""
+    errors = median_errors(chain, target.natural)
+    return {name: {**row, "mcse": errors[name]} for name, row in parameter_diagnostics(chain, target.natural).items()}
 
 
 def _huber_notes(draws: Mapping[str, Array], huber_point: Mapping[str, float]) -> tuple[str, ...]:

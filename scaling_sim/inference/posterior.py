@@ -43,7 +43,7 @@ class Posterior:
     huber_point : natural parameters that minimise Σ Huber(log loss − log prediction), δ = 1e-3: no noise model, so that
     it may lie far outside the intervals where points of a curve go together or outliers weigh
     diagnostics : convergence, by coordinate
-    parameter_diagnostics : natural parameter → {"r_hat", "ess", "mcse"}
+    parameter_diagnostics : natural parameter → {"r_hat", "ess", "mcse"}, the last of the median
     identifiability : posterior sd / prior sd, by coordinate and exponent; where the prior alone makes one tail, of it
     runs : the table as given;  data : the rows used, in their roles
     dropped : reason → names of the rows left out, by the reader, by the law or by thinning
@@ -158,7 +158,7 @@ class Posterior:
         return self.likelihood.outlier_probability(self.log_prediction(), noise, times), self.unit_names
 
     def summary(self) -> pd.DataFrame:
-        """One row per parameter: median, 50 and 90 % intervals (equal-tailed), ESS, MCSE, R-hat, sd over prior sd."""
+        """One row per parameter: median, 50 and 90 % intervals (equal-tailed), ESS, the median's MCSE, R-hat, sd ratio."""
         import pandas as pd
 
         rows = [self._row(name, values) for name, values in (*self.draws.items(), *self.noise.items())]
@@ -169,8 +169,8 @@ class Posterior:
 
         ``n_used`` points were fitted, ``n_rows`` rows of the table stand behind them, ``n_dropped`` were left out. A
         parameter holds ``median``, ``interval50``, ``interval90``, ``point`` (mode), ``huber_point``, ``ess``,
-        ``mcse``, ``r_hat`` and ``sd_ratio`` (posterior sd / prior sd). N_c in parameters, D_c and B_star in tokens,
-        S_c in steps, C_c in FLOP.
+        ``mcse`` (of the median), ``r_hat`` and ``sd_ratio`` (posterior sd / prior sd). N_c in parameters, D_c and
+        B_star in tokens, S_c in steps, C_c in FLOP.
         """
         header = {
             "law": self.law_name,

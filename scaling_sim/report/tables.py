@@ -44,7 +44,7 @@ def parameter_table(data: ReportData, law: str) -> Table:
     note = (
         f"A parameter whose posterior sd exceeds {NOT_IDENTIFIED} of its prior sd counts as not identified; where "
         "the data bound it from one side only, the ratio is that of the tail that the prior makes. ESS: "
-        "effective sample size. MCSE: Monte Carlo error of the estimate."
+        "effective sample size. MCSE: Monte Carlo error of the median."
     )
     return Table(f"parameters-{law}", f"Parameters of {law}", columns, tuple(rows), note)
 
