@@ -148,6 +148,7 @@ def _known(fits: list[Any] | None, as_json: bool) -> None:
 
     table = ss.known_sizes(fits)
     show(table.to_json(), as_json, lambda: str(table))
+    exit_unless(table.converged is not False)
 
 
 def _observed(fit: Any, curve: Path, n: float | None, seed: int, **asked: float | None) -> Any:

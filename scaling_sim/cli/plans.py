@@ -131,6 +131,7 @@ def convert(fit_file: FitFile = None, imports: Import = None, seed: NoSeed = 0, 
 
     found = ss.convert(fit_or_constants(fit_file, None))
     show(found.to_json(), as_json, lambda: found.to_dataframe().to_string(float_format=short))
+    exit_unless(found.header["converged"] is not False)
 
 
 @app.command()

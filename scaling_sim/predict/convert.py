@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from scaling_sim.errors import LawError
 from scaling_sim.laws.kaplan import critical_batch
-from scaling_sim.predict.source import Array, Fit, columns_of
+from scaling_sim.predict.source import Array, Fit, columns_of, head
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +42,7 @@ class Converted:
     B_crit: Array
     outside: NDArray[np.bool_]
     measured: tuple[float, float] | None
+    header: dict[str, Any]
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per measured loss."""
@@ -65,9 +66,10 @@ class Converted:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Rows as a list, with the range of losses over which B_crit was measured."""
+        """Rows as a list, with the range of losses over which B_crit was measured and what fit it is from."""
         rows = self.to_dataframe().astype(object)
         return {
+            **self.header,
             "measured_loss_nats": None if self.measured is None else list(self.measured),
             "num_outside": int(self.outside.sum()),
             "rows": rows.where(rows.notna(), None).to_dict(orient="records"),
@@ -112,6 +114,7 @@ def convert(fit: Fit, runs: RunTable | None = None) -> Converted:
         B_crit=np.median(B_crit, axis=0),
         outside=(table.loss < low) | (table.loss > high),
         measured=measured,
+        header=head(fit),
     )
 
 

@@ -15,7 +15,7 @@ from scaling_sim.laws.kaplan_joint import curve_parameters
 from scaling_sim.laws.registry import get_law
 from scaling_sim.predict.allocate import allocate
 from scaling_sim.predict.quantity import Quantity
-from scaling_sim.predict.source import Array, Fit, columns_of, source_of
+from scaling_sim.predict.source import Array, Fit, columns_of, converged, source_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,6 +64,8 @@ class KnownRow:
         N over the compute-optimal N: above 1 the model is too large for its compute, that is undertrained.
     excess : Quantity or None
         loss/best_loss − 1.
+    converged : bool or None
+        Whether its posterior did; None for published constants.
     """
 
     size: KnownSize
@@ -74,6 +76,7 @@ class KnownRow:
     best_N: Quantity
     size_ratio: Quantity
     excess: Quantity | None
+    converged: bool | None = None
 
     @property
     def training(self) -> str:
@@ -93,6 +96,7 @@ class KnownRow:
             "like": self.size.like,
             "source": self.source,
             "law": self.law,
+            "converged": self.converged,
             **{key: None if q is None else q.to_json() for key, q in known.items()},
             "optimal_loss_nats": self.best_loss.to_json(),
             "optimal_N_parameters": self.best_N.to_json(),
@@ -109,9 +113,16 @@ class KnownSizes:
     skipped: dict[str, str]
     notes: tuple[str, ...]
 
+    @property
+    def converged(self) -> bool | None:
+        """Whether every posterior did; None if all rows are of published constants."""
+        states = [row.converged for row in self.rows if row.converged is not None]
+        return all(states) if states else None
+
     def to_json(self) -> dict[str, Any]:
         """All rows."""
         return {
+            "converged": self.converged,
             "rows": [row.to_json() for row in self.rows],
             "skipped": self.skipped,
             "notes": list(self.notes),
@@ -202,7 +213,7 @@ def _row(fit: Fit, name: str, size: KnownSize) -> KnownRow:
     loss = None if fit.law_name == FRONTIER_LAW else Quantity("loss", _loss(fit, size), "nats")
     excess = None if loss is None else Quantity("excess", loss.draws / best_loss.draws - 1, "relative")
     ratio = Quantity("N_over_optimal", size.N / best_N.draws, "relative")
-    return KnownRow(size, name, fit.law_name, loss, best_loss, best_N, ratio, excess)
+    return KnownRow(size, name, fit.law_name, loss, best_loss, best_N, ratio, excess, converged(fit))
 
 
 def _loss(fit: Fit, size: KnownSize) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,17 @@ def test_a_fit_stops_at_max_steps_unconverged(cli: Callable[..., Any], tmp_path:
     ss.simulate(ss.constants("kaplan-power-n"), seed=0).to_csv(runs)
     outcome = cli("fit", str(runs), "--law", "power-n", "--max-steps", "50", expect=3)
     assert "raise max_steps" in outcome.stderr
+
+
+def test_what_rests_on_an_unconverged_fit_says_so_and_exits_with_3(cli: Callable[..., Any], tmp_path: Path) -> None:
+    plan = Sweep(N=(1e5, 1e6, 1e7, 1e8), points=6, batch_N=(1e6,), seed_N=())
+    with pytest.warns(ss.errors.ConvergenceWarning):
+        fit = ss.fit(ss.simulate(ss.constants("kaplan-table5"), plan, seed=0), "kaplan", max_steps=50)
+    fit.save(tmp_path / "fit.nc")
+    for verb in (("convert",), ("forecast", "--known")):
+        outcome = cli(*verb, str(tmp_path / "fit.nc"), "--json", expect=3)
+        assert "did not converge" in outcome.stderr
+        assert json.loads(outcome.stdout)["converged"] is False
 
 
 def test_losses_on_other_texts(

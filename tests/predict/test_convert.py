@@ -38,6 +38,7 @@ def test_points_outside_the_batch_sweep_are_marked() -> None:
     assert np.all((found.C_min_low < found.C_min) & (found.C_min < found.C_min_high))
     answer = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert answer["num_outside"] == 3
+    assert (answer["law"], answer["source"], answer["converged"]) == ("kaplan", "posterior", True)
     assert "<table" in found._repr_html_()
 
 

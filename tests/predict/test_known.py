@@ -106,3 +106,9 @@ def test_a_fit_in_place_of_constants_has_intervals() -> None:
     assert low < found.size_ratio.median < high
     with pytest.raises(ConfigError, match="no constant set is called 'nobody'"):
         known_sizes(["nobody"])
+
+
+def test_an_unconverged_fit_is_told_from_constants() -> None:
+    fit = around("besiroglu", num=20, converged=False)
+    assert known_sizes([fit, "hoffmann"]).to_json()["converged"] is False
+    assert known_sizes(["hoffmann"]).to_json()["converged"] is None
