@@ -73,9 +73,9 @@ def crossover_methods_table(data: ReportData) -> Table | None:
     refused = f" No envelope: {other}." if isinstance(other, str) else ""
     note = (
         "Tension: where the data that keep overfitting below "
-        f"{data.crossover.tension.threshold:.0%} first exceed one pass. The paper's own constants disagree: equation 6.7 "
-        f"puts C* {_further('kaplan-eq6.7')} times as far out as Table 6, Appendix B {_further('kaplan-appendix-b')} "
-        f"times.{refused}"
+        f"{data.crossover.tension.threshold:.0%} first exceed one pass. The paper's own constants disagree: equation "
+        f"6.7 puts C* {_further('kaplan-eq6.7')} times as far out as Table 6, Appendix B "
+        f"{_further('kaplan-appendix-b')} times.{refused}"
     )
     heading = "The crossing by method, beside the paper's own"
     return Table("crossover-methods", heading, columns, (*rows, *_paper_rows()), note, maths=True)
