@@ -188,8 +188,12 @@ class Side:
 
     def calibrate(self) -> list[float]:
         """Three steps for the losses, then choose the steps of a round."""
-        losses: list[float] = self.ask(3)["losses"]
-        self.steps = max(1, round(SLICE_SECONDS / max(self.ask(2)["wall"] / 2, 1e-5)))
+        first = self.ask(3)
+        seconds = first["wall"] / 3
+        if seconds < SLICE_SECONDS:  # the first steps warm up; of long ones, one is a round anyway
+            seconds = self.ask(2)["wall"] / 2
+        self.steps = max(1, round(SLICE_SECONDS / max(seconds, 1e-5)))
+        losses: list[float] = first["losses"]
         return losses
 
     def measure(self) -> None:
@@ -301,7 +305,7 @@ def results(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if arguments.quick:
         chosen = [row for row in chosen if row in ROWS]
     modes = ["eager"] if arguments.quick or arguments.no_compile else ["eager", "compile"]
-    num_rounds, seconds = (6, 2.5) if arguments.quick else (30, arguments.seconds)
+    num_rounds, seconds = (6, 2.0) if arguments.quick else (30, arguments.seconds)
     for row in chosen:
         yield run_row(row, arguments.threads, modes, num_rounds, seconds)
     if not arguments.quick:
