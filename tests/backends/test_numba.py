@@ -81,6 +81,7 @@ def test_member_alone_has_the_bits_of_a_member_of_a_cohort() -> None:
 
 LONG = [
     (Shape(n_layer=1, d_model=8, n_head=2, n_ctx=160, vocab_size=19), 1),  # two query blocks, probabilities kept
+    (Shape(n_layer=1, d_model=8, n_head=1, n_ctx=1024, vocab_size=19), 1),  # eight query blocks
     (Shape(n_layer=4, d_model=16, n_head=16, n_ctx=160, vocab_size=19), 0),  # too many to keep: computed again
 ]
 
