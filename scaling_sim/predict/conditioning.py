@@ -11,7 +11,7 @@ is moved to the observed points by Matheron's rule. Draws of (σ, τ, ℓ, λ) a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,16 +27,25 @@ JITTER = 1e-12
 
 @dataclass(frozen=True)
 class RunErrors:
-    """Draws of the errors of one run, (n,) each: scale √(σ² + τ²) at its place, σ²'s share of it, ℓ and ν."""
+    """Draws of the errors of one run, (n,) each: scale √(σ² + τ²) at its place, σ²'s share of it, ℓ and ν.
+
+    ``level_only``: λ scales u, and e keeps its usual size.
+    """
 
     scale: Array
     share: Array
     ell: Array
     nu: Array
+    level_only: bool = False
 
     def take(self, rows: Places) -> RunErrors:
         """These draws."""
-        return RunErrors(*(np.asarray(values)[rows] for values in (self.scale, self.share, self.ell, self.nu)))
+        taken = (np.asarray(values)[rows] for values in (self.scale, self.share, self.ell, self.nu))
+        return RunErrors(*taken, level_only=self.level_only)
+
+    def lasting(self) -> RunErrors:
+        """The same for a run whose level is odd and stays so: ℓ = ∞, and λ scales u alone: e cannot explain it."""
+        return replace(self, ell=np.full_like(self.ell, np.inf), level_only=True)
 
     def level(self, log_S: Array, rng: np.random.Generator) -> Array:
         """(n, k) draws of u at ascending log steps (k,), for λ = 1: a Markov process along the curve."""
@@ -60,10 +69,17 @@ class RunErrors:
             (self.scale**2 * (1 - self.share))[:, None, None] * np.exp(-distance / self.ell[:, None, None])
         )
 
-    def covariance(self, log_S: Array, measured: Array) -> Array:
-        """(n, k, k) covariance of u + e at log steps (k,), for λ = 1."""
+    def covariance(self, log_S: Array, measured: Array, precision: Array | float = 1.0) -> Array:
+        """(n, k, k) covariance of u + e at log steps (k,); ``precision`` is λ."""
+        each = np.broadcast_to(precision, self.scale.shape)
         independent = (self.scale**2 * self.share)[:, None] + measured**2
-        return np.asarray(self.level_covariance(log_S, log_S) + independent[:, :, None] * np.eye(len(log_S)))
+        independent = independent / self.points(each)[:, None]
+        level = self.level_covariance(log_S, log_S) / each[:, None, None]
+        return np.asarray(level + independent[:, :, None] * np.eye(len(log_S)))
+
+    def points(self, precision: Array) -> Array:
+        """(n,) what scales the precision of e, where λ is ``precision``."""
+        return np.ones_like(precision) if self.level_only else precision
 
     def precision(self, rng: np.random.Generator) -> tuple[Array, Array]:
         """(n,) proposals of λ, half of them far out, and the logarithm of prior over proposal."""
@@ -112,17 +128,17 @@ def condition(
     away = mean - mean.mean(axis=0)
     cross = away.T @ away[:, seen] / (n - 1)  # (g, k)
     precision, log_weight = errors.precision(rng)
-    own = errors.covariance(at, measured) / precision[:, None, None]
-    total = own + cross[seen] + JITTER * np.eye(len(at))
+    total = errors.covariance(at, measured, precision) + cross[seen] + JITTER * np.eye(len(at))
     log_weight = log_weight + _log_density(y - mean[:, seen].mean(axis=0), total)
     chosen = _resample(log_weight, rng)
     drawn, root = errors.take(chosen), np.sqrt(precision[chosen])[:, None]
+    root_points = np.sqrt(errors.points(precision[chosen]))[:, None]
     level = drawn.level(log_S, rng) / root
-    simulated = (mean + level)[:, seen] + drawn.point(measured, rng) / root
+    simulated = (mean + level)[:, seen] + drawn.point(measured, rng) / root_points
     missing = np.linalg.solve(total[chosen], (y - simulated)[:, :, None])
     gain = cross + drawn.level_covariance(log_S, at) / precision[chosen][:, None, None]
     path = mean + level + (gain @ missing)[:, :, 0]
-    point = drawn.point(np.zeros(1), rng)[:, 0] / root[:, 0]
+    point = drawn.point(np.zeros(1), rng)[:, 0] / root_points[:, 0]
     return Conditioned(path, point, _replicated(mean[:, seen], at, measured, errors, rng))
 
 

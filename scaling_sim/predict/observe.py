@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -37,7 +37,8 @@ class Observed(Loss):
     Attributes
     ----------
     loss : Quantity
-        Final loss that the run will be measured to have, given its curve so far; nats per token.
+        Final loss that the run will be measured to have, given its curve so far; nats per token. A run that is doubtful
+        or off track is taken to keep its level; the error of others fades as the fit's errors do.
     before : Forecast
         The same before any of its curve was seen.
     curve : Curve
@@ -199,11 +200,15 @@ def _updated(
     seen = np.searchsorted(steps, seen_S)
     mean = _mean(fit, law, model, run, steps, seed)
     errors = _errors(fit, model, run, len(mean), seed)
-    found = condition(mean, np.log(steps), seen, y, np.nan_to_num(error, nan=0.0), errors, seed)
-    tokens = None if run.B is None else run.B * steps
-    curve = Curve(steps, tokens, np.exp(found.path))
+    measured = np.nan_to_num(error, nan=0.0)
+    found = condition(mean, np.log(steps), seen, y, measured, errors, seed)
     far, worse, better = surprise(y, found.replicated)
     p_value = min(1.0, 3.0 * min(far, worse, better))  # Bonferroni
+    if _verdict(p_value, worse) in ("doubtful", "off track"):
+        held = condition(mean, np.log(steps), seen, y, measured, errors.lasting(), seed)
+        found = replace(held, replicated=found.replicated)
+    tokens = None if run.B is None else run.B * steps
+    curve = Curve(steps, tokens, np.exp(found.path))
     diverged = progress.diverged_at
     final = np.exp(found.path[:, -1] + found.point) if diverged is None else np.full(len(mean), np.inf)
     reached = None if target is None or diverged is not None else curve.reaches(target)
@@ -221,7 +226,7 @@ def _updated(
         None if target is None else (0.0 if reached is None else float(np.isfinite(reached.draws).mean())),
         reached,
         head(fit),
-        (*_notes(before, progress), *_divergence(diverged), *_fading(p_value, worse)),
+        (*_notes(before, progress), *_divergence(diverged), *_lasting(p_value, worse)),
     )
 
 
@@ -230,12 +235,13 @@ def _notes(before: Forecast, progress: Progress) -> tuple[str, ...]:
     return (*(note for note in before.notes if not note.startswith("ignored")), *progress.notes)
 
 
-def _fading(p_value: float, worse: float) -> tuple[str, ...]:
+def _lasting(p_value: float, worse: float) -> tuple[str, ...]:
     """What the updated loss of a run that is unlike all others rests on."""
-    if _verdict(p_value, worse) != "off track":
+    if _verdict(p_value, worse) not in ("doubtful", "off track"):
         return ()
     return (
-        "the updated loss takes for granted that this run's error fades as those of the fit's runs do: expect worse",
+        "errors of the fit's runs fade along a run; nothing says that this one's does, so the updated loss and the "
+        "target's probability take it to last: expect better if the cause is found",
     )
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def test_a_badly_tuned_run_is_called_off_track(seed: int) -> None:
     assert found.verdict == "off track"
     assert not found.on_track
     assert found.p_value < 0.01
-    assert any("expect worse" in note for note in found.notes)
+    assert any("take it to last" in note for note in found.notes)
 
 
 def test_a_run_that_turns_up_is_called_off_track() -> None:
@@ -177,6 +178,27 @@ def test_targets() -> None:
     assert hard.probability_of_target < 0.01
     assert easy.reached is not None
     assert easy.reached.median < 2.5e5
+
+
+def times(factor: float) -> Any:
+    return lambda S, loss: factor * loss
+
+
+@pytest.mark.parametrize("share", [0.3, 0.02], ids=["16 points", "few points"])
+def test_the_worse_the_run_the_less_likely_its_target(share: float) -> None:
+    """No error of its own, neither one that fades nor one of single points, may make hope of how bad a run is."""
+    end = watched(5, 3e7, 0.3)[1]
+    for target in (1.01 * end, 0.98 * end):
+        chances, ends = [], []
+        for worse in (1.0, 1.02, 1.04, 1.08, 1.3, 1.44, 2.0):
+            found, _ = watched(5, 3e7, share, times(worse), target=target)
+            assert found.probability_of_target is not None
+            chances.append(found.probability_of_target)
+            ends.append(found.median)
+        assert all(b <= a for a, b in pairwise(chances)), chances
+        assert all(a < b for a, b in pairwise(ends)), ends
+        assert chances[-1] == 0
+        assert ends[-1] > 1.9 * ends[0]
 
 
 def test_the_update_of_gaussians_is_the_exact_one() -> None:
