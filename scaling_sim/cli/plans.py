@@ -20,7 +20,7 @@ from scaling_sim.cli.output import (
     show_prediction,
     write_figure,
 )
-from scaling_sim.errors import ConfigError
+from scaling_sim.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from scaling_sim.inference.posterior import Posterior
@@ -258,6 +258,9 @@ def execute(
         )
     facts = made.to_json()
     show(facts, as_json, lambda: as_lines(facts))
+    say(made.summary())
+    if not made.num_done:
+        raise DataError(f"no run of the plan is done; the logs are in {out}, and the same command tries again")
 
 
 def _design_text(plan: Any, facts: dict[str, Any]) -> str:

@@ -59,10 +59,23 @@ class Executed:
     done: tuple[str, ...]
     found: tuple[str, ...]
     failed: Mapping[str, str]
+    num_planned: int
+
+    @property
+    def num_done(self) -> int:
+        """Runs with a loss, now or before."""
+        return len(self.done) + len(self.found)
+
+    def summary(self) -> str:
+        """How many runs ended how, in words."""
+        waiting = self.num_planned - self.num_done - len(self.failed)
+        return f"{self.num_done} of {self.num_planned} runs done, {len(self.failed)} failed, {waiting} without a log"
 
     def to_json(self) -> dict[str, Any]:
         """Names, and reasons of failures."""
         return {
+            "num_planned": self.num_planned,
+            "num_done": self.num_done,
             "table": str(self.table),
             "done": list(self.done),
             "already_done": list(self.found),
@@ -130,6 +143,8 @@ def read_plan(path: str | Path) -> list[dict[str, Any]]:
         raise DataError(f"cannot read the plan {path}: {error}") from error
     if not rows or not {"run", "N"} <= set(rows[0]):
         raise DataError(f"{path} is no plan: it needs the columns run and N, as `design --export plan.csv` writes them")
+    if "loss" in rows[0]:
+        raise DataError(f"{path} is no plan but a table of runs that were made: it has a column loss")
     return [_plan_row(path, number, row) for number, row in enumerate(rows, start=2)]
 
 
@@ -303,7 +318,8 @@ def _collect(job: _Job, plan: Sequence[Values], tried: set[str]) -> Executed:
     ended = {name: result for name, result in results.items() if result is not None}
     done = [name for name, result in ended.items() if result.status == "done"]
     failed = {name: result.reason for name, result in ended.items() if result.status != "done"}
-    return Executed(table, tuple(n for n in done if n in tried), tuple(n for n in done if n not in tried), failed)
+    new, old = (tuple(n for n in done if (n in tried) is now) for now in (True, False))
+    return Executed(table, new, old, failed, len(plan))
 
 
 def _table_rows(values: Values, result: Result | None) -> list[dict[str, Any]]:

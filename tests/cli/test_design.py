@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -55,3 +56,16 @@ def test_other_targets_and_exports(saved: Path, cli: Callable[..., Any], tmp_pat
         (("--compute", "1e20", "--export", str(tmp_path / "x.txt")), "exported to"),
     ):
         assert message in cli("design", str(saved), "--budget", "1e19", *arguments, expect=2).stderr
+
+
+def test_a_plan_of_which_nothing_is_done_exits_with_4(cli: Callable[..., Any], tmp_path: Path) -> None:
+    """A failed run stops nothing, yet no table of losses is no success; one run that is done makes it one."""
+    (tmp_path / "plan.csv").write_text("run,kind,N,tokens\na,final,1e6,1e7\nb,final,2e6,1e7\n")
+    asked = ("execute", str(tmp_path / "plan.csv"), "--pattern", "loss (.*)", "--out", str(tmp_path / "o"))
+    script = "import sys; print('loss', 'nan' if sys.argv[1] == sys.argv[2] else 3)"
+    command = f"'{sys.executable}' -c \"{script}\" {{run}} "
+    none = cli(*asked, "--json", expect=4)
+    assert "0 of 2 runs done, 0 failed, 2 without a log" in none.stderr
+    assert json.loads(none.stdout)["num_done"] == 0
+    assert "0 of 2 runs done, 2 failed" in cli(*asked, "--command", command + "{run}", expect=4).stderr
+    assert "1 of 2 runs done, 1 failed" in cli(*asked, "--command", command + "a").stderr

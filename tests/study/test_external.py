@@ -68,6 +68,7 @@ def test_a_failed_run_is_recorded_stops_nothing_and_is_tried_again(command: str)
     again = execute(plan("a", "bad", "c"), command, LOSS, "out")
     assert again.done == ()
     assert again.found == ("a", "c")
+    assert again.summary() == "2 of 3 runs done, 1 failed, 0 without a log"
     assert made() == ["a", "bad", "c", "bad"]
 
 
@@ -227,7 +228,11 @@ def test_a_bad_log_format_is_refused(given: dict[str, str], message: str) -> Non
 
 def test_a_broken_plan_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "plan.csv"
-    for text, message in (("a,b\n1,2\n", "is no plan"), ("run,N\na,big\n", "line 2: N must be a number, got 'big'")):
+    for text, message in (
+        ("a,b\n1,2\n", "is no plan"),
+        ("run,N,loss,decayed\na,1e6,3,True\n", "is no plan but a table of runs"),
+        ("run,N\na,big\n", "line 2: N must be a number, got 'big'"),
+    ):
         path.write_text(text)
         with pytest.raises(DataError, match=message):
             read_plan(path)
