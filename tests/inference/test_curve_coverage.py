@@ -39,7 +39,7 @@ def covered(law: KaplanNS, seed: int) -> tuple[bool, bool]:
 
 @pytest.mark.slow
 @pytest.mark.statistical
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3000)
 @pytest.mark.parametrize(
     ("law", "low", "high"), [(KaplanNS(), 0.85, 0.95), (RowByRow(), 0.0, 0.849)], ids=["curves", "rows"]
 )
