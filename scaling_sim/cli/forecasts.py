@@ -23,7 +23,9 @@ def forecast(
     tokens: Annotated[float | None, typer.Option(help="Tokens processed.")] = None,
     batch: Annotated[float | None, typer.Option("-B", "--batch", help="Tokens per step.")] = None,
     steps: Annotated[float | None, typer.Option("-S", "--steps", help="Parameter updates.")] = None,
-    overfit: Annotated[float, typer.Option(help="Relative overfitting that `data_needed` allows.")] = 0.02,
+    overfit: Annotated[
+        float | None, typer.Option(help="Relative overfitting that `data_needed` allows.  [default: 0.02]")
+    ] = None,
     reaches: Annotated[float | None, typer.Option(help="A loss: with which steps, tokens, FLOP is it reached?")] = None,
     observe: Annotated[
         Path | None, typer.Option(help="CSV of the running run (step or tokens, loss): update, and is it on track?")
@@ -51,6 +53,12 @@ def forecast(
     if figure is not None and observe is None:
         raise ConfigError("--figure draws a running run; it goes with --observe")
     if known:
+        spare = told(
+            {"-N": n, "-D": d, "--tokens": tokens, "-B": batch, "-S": steps, "--overfit": overfit, "--reaches": reaches}
+            | {"--observe": observe, "--target": target, "--warmup": warmup}
+        )
+        if spare:
+            raise ConfigError(f"--known has sizes of its own; leave out {', '.join(spare)}")
         _known(None if fit_file is None and constants is None else [fit_or_constants(fit_file, constants)], as_json)
         return
     fit = fit_or_constants(fit_file, constants)
@@ -58,6 +66,8 @@ def forecast(
         raise ConfigError("--observe and --reaches need the model's size: -N 1e9")
     asked = {"D": d, "tokens": tokens, "B": batch, "S": steps}
     watched = {"target": target, "warmup": warmup}
+    if overfit is not None and observe is not None:
+        raise ConfigError("--observe watches one pass over fresh data, which cannot overfit; leave out --overfit")
     if observe is not None:
         if reaches is not None:
             raise ConfigError("--reaches asks about a run that has not begun; with --observe give --target")
@@ -69,7 +79,7 @@ def forecast(
     if told(watched):
         raise ConfigError("--target and --warmup go with --observe; --reaches asks when a loss is reached")
     when = None if reaches is None else ss.efficiency(fit, reaches, n, B=batch, seed=seed)
-    if when is not None and not set(told(asked)) - {"B"}:
+    if when is not None and overfit is None and not set(told(asked)) - {"B"}:
         show_prediction(when, as_json)
         return
     facts = ss.forecast(fit, N=n, overfit=overfit, seed=seed, **told(asked)).to_json()

@@ -43,7 +43,7 @@ def fit_or_constants(fit_file: Path | None, constants: str | None) -> Posterior 
     return chosen
 
 
-def told(options: Mapping[str, float | None]) -> dict[str, Any]:
+def told(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were given."""
     return {name: value for name, value in options.items() if value is not None}
 

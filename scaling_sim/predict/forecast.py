@@ -148,7 +148,7 @@ def forecast(
     B: float | None = None,
     S: float | None = None,
     backtest: Backtest | Literal["auto"] | None = "auto",
-    overfit: float = THRESHOLD,
+    overfit: float | None = None,
     seed: int = 0,
 ) -> Forecast:
     """Return the expected loss of one run under any law.
@@ -166,8 +166,8 @@ def forecast(
         None: the law alone. Otherwise the forecast carries the discrepancy that the fit's own runs show from their law
         (`scaling_sim.predict.discrepancy`) and, if the run is larger than all of them, says what a back-test of such
         forecasts showed: this one, or ("auto") one that is made once.
-    overfit : float
-        Relative overfitting δL that ``data_needed`` allows.
+    overfit : float, optional
+        Relative overfitting δL that ``data_needed`` allows; default: `scaling_sim.predict.overfit.THRESHOLD`, 2 %.
     seed : int
         Of the draws of discrepancy and scatter.
 
@@ -186,7 +186,7 @@ def forecast(
     LawError
         If the law does not predict losses.
     """
-    if not (np.isfinite(overfit) and overfit > 0):
+    if overfit is not None and not (np.isfinite(overfit) and overfit > 0):
         raise ConfigError(f"overfit, the relative overfitting allowed, must be above 0, got {overfit}")
     if not (backtest is None or backtest == "auto" or isinstance(backtest, Backtest)):
         raise ConfigError(f'backtest must be a Backtest, "auto" or None, got {backtest!r}')
@@ -207,6 +207,8 @@ def forecast(
     excess, stop = _early_stopping(fit, p, run)
     others, unknown = _other_losses(fit, loss, seed)
     ignored = _ignored(fit, given, model)
+    needed = _data_needed(p, run, THRESHOLD if overfit is None else overfit)
+    no_need = () if overfit is None or needed is not None else (_why_no_need(fit, run),)
     warn_of_the_impossible(fit, run, loss)
     return Forecast(
         Quantity("loss", loss, "nats"),
@@ -218,9 +220,9 @@ def forecast(
         curve,
         excess,
         stop,
-        _data_needed(p, run, overfit),
+        needed,
         others,
-        (*notes, *ignored, *unknown, *unlearned, *why),
+        (*notes, *no_need, *ignored, *unknown, *unlearned, *why),
         None if tested is None else tested.coverage(),
         None if tested is not None else _untested(fit, run, reach, why),
     )
@@ -358,6 +360,16 @@ def _data_needed(p: Mapping[str, Array], run: Run, threshold: float) -> Quantity
     if "D_c" not in p or "N_c" not in p or run.N is None:
         return None
     return Quantity("data_needed", data_needed(run.N, p, threshold)[:, 0], "tokens")
+
+
+def _why_no_need(fit: Fit, run: Run) -> str:
+    """Why the data that keep overfitting small cannot be said although they were asked for."""
+    if run.N is None:
+        return "overfit is ignored: the data needed depend on N, which was not given"
+    return (
+        f"overfit is ignored: {fit.law_name!r} does not know L(N, D) (1.5) of repeated data, against which overfitting "
+        "is defined (4.3); 'kaplan' and 'kaplan-nd' do"
+    )
 
 
 def _other_losses(fit: Fit, loss: Array, seed: int) -> tuple[dict[str, Quantity], tuple[str, ...]]:

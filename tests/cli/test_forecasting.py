@@ -90,6 +90,8 @@ def test_known_sizes(facts: Facts, cli: Callable[..., Any]) -> None:
     some = facts("forecast", "--known", "--constants", "besiroglu")
     assert {row["source"] for row in some["rows"]} == {"besiroglu"}
     assert "not comparable" in cli("forecast", "--known").stdout
+    refused = cli("forecast", "--known", "-N", "3e9", "--overfit", "0.1", expect=2).stderr
+    assert "--known has sizes of its own; leave out -N, --overfit" in refused
 
 
 def test_two_recipes(facts: Facts, tmp_path: Path) -> None:

@@ -265,7 +265,11 @@ def test_data_that_keep_overfitting_small() -> None:
     assert strict.data_needed is not None
     assert strict.data_needed.median > found.median
     assert strict.to_json()["data_needed_tokens"]["median"] == strict.data_needed.median
-    assert forecast(constants("hoffmann"), N=1e8, tokens=1e9).data_needed is None
+    unasked = forecast(constants("hoffmann"), N=1e8, tokens=1e9)
+    assert unasked.data_needed is None
+    assert not any("overfit" in note for note in unasked.notes)
+    asked = forecast(constants("hoffmann"), N=1e8, tokens=1e9, overfit=0.02)
+    assert any("'chinchilla' does not know L(N, D) (1.5)" in note for note in asked.notes)
     with pytest.raises(ConfigError, match="overfit, the relative overfitting allowed, must be above 0"):
         forecast(fit, N=1e8, D=1e9, overfit=0.0)
 
