@@ -44,7 +44,8 @@ class Posterior:
     it may lie far outside the intervals where points of a curve go together or outliers weigh
     diagnostics : convergence, by coordinate
     parameter_diagnostics : natural parameter → {"r_hat", "ess", "mcse"}, the last of the median
-    identifiability : posterior sd / prior sd, by coordinate and exponent; where the prior alone makes one tail, of it
+    identifiability : natural parameter, of law or errors → posterior sd / prior sd, of logarithms where it is positive;
+    where the prior alone makes one tail, of that
     runs : the table as given;  data : the rows used, in their roles
     dropped : reason → names of the rows left out, by the reader, by the law or by thinning
     roles : role → number of rows
@@ -99,7 +100,7 @@ class Posterior:
 
     @property
     def not_identified(self) -> tuple[str, ...]:
-        """Coordinates and exponents about which the data say hardly more than the prior."""
+        """Parameters, of the law and of its errors, about which the data say hardly more than the prior."""
         return not_identified(self.identifiability)
 
     @cached_property
@@ -158,7 +159,7 @@ class Posterior:
         return self.likelihood.outlier_probability(self.log_prediction(), noise, times), self.unit_names
 
     def summary(self) -> pd.DataFrame:
-        """One row per parameter: median, 50 and 90 % intervals (equal-tailed), ESS, the median's MCSE, R-hat, sd ratio."""
+        """Of each parameter: median, 50 and 90 % intervals (equal-tailed), ESS, the median's MCSE, R-hat, sd/prior."""
         import pandas as pd
 
         rows = [self._row(name, values) for name, values in (*self.draws.items(), *self.noise.items())]
@@ -243,7 +244,7 @@ class Posterior:
             "ess": known.get("ess", float("nan")),
             "mcse": known.get("mcse", float("nan")),
             "r_hat": known.get("r_hat", float("nan")),
-            "sd_ratio": self.identifiability.get("log E" if name == "E" else name, float("nan")),
+            "sd_ratio": self.identifiability.get(name, float("nan")),
         }
 
 

@@ -21,6 +21,9 @@ MAX_LOSS = 16.0
 BITS_OF_UNTRAINED = (1.38, 1.5)
 """In units of ln V: an untrained model has log2 V = 1.443 ln V bits, which the rule of 1.5 ln V lets pass."""
 
+SMALL_N, SMALL_C, MANY_TOKENS = 1e3, 1e9, 1e6
+"""Parameters, FLOP and tokens per parameter that no model comes near, if most rows do so together."""
+
 _UNITS_IN_NAME = re.compile(r"(?<![a-z])(?:(bits?|bpb|bpc|bpt)|(ppl|perplexity))(?![a-z])")
 
 _ID_IN_NAME = re.compile(r"(?:^|[^a-z])(?:runs?|names?|ids?|exp|experiment|trial|job|uuid)(?![a-z])")
@@ -140,7 +143,7 @@ def unit_warnings(columns: Mapping[str, Column], rows: Names, given: frozenset[s
     given : frozenset
         Names of the columns that the source itself gave; what was derived cannot contradict.
     """
-    found = [_data_units(columns), _loss_units(columns), _loss_in_bits(columns)]
+    found = [_size_units(columns), _data_units(columns), _loss_units(columns), _loss_in_bits(columns)]
     if {"N", "C"} <= given and given & {"tokens", "D", "B"}:
         found.append(_compute_units(columns))
     messages = []
@@ -190,6 +193,26 @@ def _is_curve(N: Column, tokens: Column, loss: Column) -> bool:
     if len(N) < CURVE_POINTS or not (np.ptp(N) == 0 or np.isnan(N).all()):
         return False
     return bool(np.all(np.diff(tokens) > 0) and loss[-1] < loss[0])
+
+
+def _size_units(columns: Mapping[str, Column]) -> tuple[Mask, str]:
+    """N of most rows below a thousand: with tokens in the same unit (hardly any compute), or in tokens (far too many).
+
+    Nothing else tells: the ratio of tokens to parameters is right if both are in billions.
+    """
+    N, tokens, C = columns["N"], columns["tokens"], columns["C"]
+    small = (N > 0) & (N < SMALL_N)
+    same, other = small & (C < SMALL_C), small & (tokens > MANY_TOKENS * N)
+    mask = same | other
+    if 2 * mask.sum() <= (N > 0).sum():
+        return np.zeros_like(mask), ""
+    unit, factor = ("billions", "1e9") if np.median(N[mask]) < 10 else ("millions or billions", "1e6 or 1e9")
+    both = same.sum() > other.sum()
+    what, them = ("are N and tokens", "them") if both else ("is N", "it")
+    return mask, (
+        f"N is below {SMALL_N:,.0f} parameters (median {np.median(N[mask]):.3g}): {what} in {unit}? (a column mapping "
+        f"can scale {them}: N=their_name * {factor})"
+    )
 
 
 def _data_units(columns: Mapping[str, Column]) -> tuple[Mask, str]:

@@ -276,6 +276,18 @@ def test_a_model_without_layers_is_kept_and_counted() -> None:
     ("columns", "message"),
     [
         ({"N": [1e9, 1e9], "tokens": [1e10, 20.0], "loss": [3.0, 3.0]}, r"millions or billions.*in row 1$"),
+        (
+            {"N": [2.6, 0.4], "tokens": [112.0, 24], "loss": [2.2, 2.7]},
+            r"are N and tokens in billions.*in rows 0 and 1$",
+        ),
+        (
+            {"N": [2.6, 0.4], "C": [1e21, 1e20], "loss": [2.2, 2.7]},
+            r"is N in billions.*N=their_name \* 1e9.*rows 0 and 1$",
+        ),
+        (
+            {"N": [70.0, 400], "tokens": [1e9, 1e10], "loss": [2.7, 2.2]},
+            r"is N in millions or billions\?.*rows 0 and 1$",
+        ),
         ({"N": [1e9], "tokens": [1e10], "loss": [17.0]}, r"bits .*perplexity.*in row 0"),
         ({"N": [1e9], "tokens": [1e10], "C": [6e13], "loss": [3.0]}, r"C is more than 2×.*about 1e6.*in row 0"),
         ({"N": [1e9], "tokens": [1e10], "C": [1.4e20], "loss": [3.0]}, r"C is more than 2× away .*in row 0"),
@@ -294,6 +306,11 @@ def test_units_within_the_rules_do_not_warn() -> None:
     read_runs(exact)
     with pytest.warns(DataWarning, match="C is more than 2×"):
         read_runs({**exact, "C_exact": [6e14]})
+
+
+def test_a_few_tiny_models_are_no_wrong_unit() -> None:
+    read_runs({"N": [0, 500, 5e3, 1e4], "tokens": [1e5] * 4, "loss": [5.0, 4.0, 3.5, 3.0]})
+    read_runs({"N": [500, 800], "tokens": [1e6, 2e6], "loss": [4.0, 3.5]})
 
 
 def test_the_vocabulary_sharpens_the_loss_warning() -> None:
