@@ -2,6 +2,10 @@
 
 Runs that never left warm-up, or whose learning rate or batch suited another size, bend a fit without being outliers one
 by one. Widening intervals does not help; leaving them out does, and whether to is the user's decision.
+
+Only a step is found: small runs apart from the rest. A penalty that fades smoothly with compute is not: the rest
+carries part of it, from which a law with other constants and its discrepancy foretell the small runs. Neither a smaller
+discrepancy nor fits with and without these runs tell it from sweeps of one law: see docs/explanation/extrapolation.md.
 """
 
 from __future__ import annotations
@@ -65,7 +69,10 @@ class RegimeChange:
 
 
 def regime_change(runs: RunTable, law: Law) -> RegimeChange | None:
-    """The smallest runs that do not belong to the rest, or None; a law that the rest cannot identify finds none."""
+    """The smallest runs that lie apart from the rest, or None, which says nothing of penalties that fade with compute.
+
+    A law that the rest cannot identify finds none.
+    """
     data = law.observe(runs)
     C, found = runs.C[data.row], None
     order = np.argsort(C, kind="stable")

@@ -35,3 +35,11 @@ def test_small_runs_that_never_left_warm_up_are_named() -> None:
         tested = backtest(bad, LAW)
     assert "fit again without them" in tested.caveat().lower()
     json.dumps(tested.to_json(), allow_nan=False)
+
+
+def test_a_penalty_that_fades_with_compute_is_not_seen() -> None:
+    """The limit that the documentation states: the rest carries part of the penalty, and foretells the small runs."""
+    table = runs(noise=3e-3)
+    fading = 1 + 0.1 / (1 + (table.C / (10 * table.C.min())) ** 0.7)
+    assert fading.max() > 1.07
+    assert regime_change(replace(table, loss=table.loss * fading, data_hash=""), LAW) is None
