@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -39,6 +39,8 @@ class ConstantSet:
         The constants: parameters, tokens, steps, FLOP and nats per token, but PF-days in ``kaplan-frontier``.
     compute_range : (float, float) or None
         Least and largest compute of the runs behind the set, FLOP; None if it was not published.
+    count : str
+        How the paper counts N: one of `scaling_sim.model.count.PARAMETER_CONVENTIONS`.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ConstantSet:
     law_name: str
     values: Mapping[str, float]
     compute_range: tuple[float, float] | None = None
+    count: str = "non-embedding"
 
     @property
     def draws(self) -> dict[str, NDArray[np.float64]]:
@@ -63,7 +66,7 @@ class ConstantSet:
         if unknown:
             raise ConfigError(f"{self.name} has no constant {', '.join(unknown)}; it has {', '.join(self.values)}")
         values = MappingProxyType({**self.values, **changes})
-        return ConstantSet(name, source, self.law_name, values, self.compute_range)
+        return replace(self, name=name, source=source, values=values)
 
 
 def constants(name: str) -> ConstantSet:
@@ -110,8 +113,9 @@ def _set(
     law_name: str,
     values: Mapping[str, float],
     compute_range: tuple[float, float] | None = None,
+    count: str = "non-embedding",
 ) -> ConstantSet:
-    return ConstantSet(name, source, law_name, MappingProxyType(dict(values)), compute_range)
+    return ConstantSet(name, source, law_name, MappingProxyType(dict(values)), compute_range, count)
 
 
 def _kaplan_sets() -> list[ConstantSet]:
@@ -191,12 +195,13 @@ def _chinchilla_sets() -> list[ConstantSet]:
         "R_D": 15.387756,
         "R_N": 5.309743,
     }
-    return [
-        _set("hoffmann", f"{_HOFFMANN}, unrounded log-values from its TeX source", "chinchilla", unrounded),
-        _set("hoffmann-rounded", f"{_HOFFMANN}, as printed; rounding moves N* by a fifth", "chinchilla", rounded),
-        _set("besiroglu", "Besiroglu et al. 2024 (arXiv 2404.10102), refit of approach 3", "chinchilla", besiroglu),
-        _set("muennighoff", "Muennighoff et al. 2023 (arXiv 2305.16264), C4 fit", "data-constrained", muennighoff),
+    sets: list[tuple[str, str, str, Mapping[str, float]]] = [
+        ("hoffmann", f"{_HOFFMANN}, unrounded log-values from its TeX source", "chinchilla", unrounded),
+        ("hoffmann-rounded", f"{_HOFFMANN}, as printed; rounding moves N* by a fifth", "chinchilla", rounded),
+        ("besiroglu", "Besiroglu et al. 2024 (arXiv 2404.10102), refit of approach 3", "chinchilla", besiroglu),
+        ("muennighoff", "Muennighoff et al. 2023 (arXiv 2305.16264), C4 fit", "data-constrained", muennighoff),
     ]
+    return [_set(*one, count="total") for one in sets]
 
 
 def _tuning_sets() -> list[ConstantSet]:

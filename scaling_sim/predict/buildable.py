@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from scaling_sim.errors import ConfigError
+from scaling_sim.laws.constants import ConstantSet
 from scaling_sim.model.count import num_parameters
 from scaling_sim.model.shape import Shape
 from scaling_sim.predict.allocation import Allocation
@@ -45,19 +46,13 @@ class Family:
                 raise ConfigError(f"{name} of a shape must be above 0, got {getattr(self, name)}")
 
     @classmethod
-    def of(cls, runs: Any, **given: Any) -> Family:
-        """The family of the runs behind a fit, if they carry shapes, with what the user says on top."""
-        extra = getattr(runs, "extra", None) or {}
-        known: dict[str, Any] = {}
-        if all(name in extra for name in ("n_layer", "d_model", "n_head", "n_ctx", "vocab_size")):
-            use = extra["n_layer"] > 0
-            if np.any(use):
-                large = use & (extra["d_model"] == extra["d_model"][use].max())
-                d, layers, heads = (float(np.median(extra[name][large])) for name in ("d_model", "n_layer", "n_head"))
-                known = {"d_head": round(d / heads), "aspect": d / layers}
-                known |= {name: int(np.median(extra[name][use])) for name in ("n_ctx", "vocab_size")}
+    def of(cls, fit: Any, **given: Any) -> Family:
+        """The family of a published set or of the runs behind a fit, with what the user says on top."""
+        known: dict[str, Any] = {"count": fit.count} if isinstance(fit, ConstantSet) else {}
+        extra = getattr(getattr(fit, "runs", None), "extra", None) or {}
+        known |= {name: round(middle) for name in ("n_ctx", "vocab_size") if (middle := _middle(extra, name)) > 0}
         try:
-            return cls(**{**known, **given})
+            return cls(**{**known, **_proportions(extra), **given})
         except TypeError:
             names = ", ".join(cls.__dataclass_fields__)
             raise ConfigError(f"a shape is described by {names}, got {', '.join(given)}") from None
@@ -83,6 +78,30 @@ class Family:
 
     def _count(self, n_layer: int, d_model: int) -> int:
         return num_parameters(self._shape(n_layer, d_model), self.count)
+
+
+def _middle(extra: Mapping[str, Any], name: str, rows: Any = slice(None)) -> float:
+    """Median of a column of the runs where it is known; NaN where it is not, or holds no numbers."""
+    if name not in extra:
+        return float("nan")
+    try:
+        column = np.asarray(extra[name], dtype=np.float64)[rows]
+    except ValueError:
+        return float("nan")
+    known = column[np.isfinite(column) & (column > 0)]
+    return float(np.median(known)) if len(known) else float("nan")
+
+
+def _proportions(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """d_head and aspect of the widest runs, as far as their columns say."""
+    if np.isnan(_middle(extra, "d_model")):
+        return {}
+    width = np.asarray(extra["d_model"], dtype=np.float64)
+    widest = width == np.nanmax(width)
+    d = _middle(extra, "d_model", widest)
+    layers, heads = _middle(extra, "n_layer", widest), _middle(extra, "n_head", widest)
+    found = {"aspect": d / layers, "d_head": max(round(d / heads), 1) if heads > 0 else np.nan}
+    return {name: value for name, value in found.items() if not np.isnan(value)}
 
 
 @dataclass(frozen=True)
@@ -126,14 +145,15 @@ def buildable(allocation: Allocation, **family: Any) -> Buildable:
     allocation : Allocation
         Of one budget; its bound on size holds for the shape, too.
     d_head, aspect, n_ctx, vocab_size, count
-        See `Family`; by default those of the largest of the fit's runs where these carry shapes.
+        See `Family`; by default those of the fit's runs (of the largest of them for d_head and aspect) where these say,
+        and the count of published constants.
 
     Raises
     ------
     ConfigError
         No shape of this family is small enough.
     """
-    kind = Family.of(getattr(allocation.fit, "runs", None), **family)
+    kind = Family.of(allocation.fit, **family)
     wanted = allocation.N.median
     most = allocation.limits.get("max_N_parameters", np.inf)
     sized = [(float(num_parameters(shape, kind.count)), shape) for shape in kind.near(wanted)]
