@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling_sim.inference.autocorrelation import integrated_time, tail_time
-from scaling_sim.inference.priors import exponent_sds, log_prior, moments
+from scaling_sim.inference.priors import draw_prior, log_prior
 from scaling_sim.laws.base import Centre, Coordinate, Law
 
 Array = NDArray[np.float64]
@@ -23,6 +23,13 @@ NARROW = 0.3
 """Ratio below which a parameter counts as learned whatever shapes the tails of its posterior."""
 TAIL = 0.05
 """Share of the draws in a tail: of those whose effective draws are counted (Vehtari et al. 2021, section 4.3), too."""
+NUM_PRIOR = 20_000
+"""Draws of the prior from which sds of natural parameters come."""
+AMPLITUDES: Mapping[str, tuple[str, ...]] = {
+    "log_overfit": ("D_c",), "log_S_N": ("S_c",), "log_batch": ("S_c", "B_star")
+}  # fmt: skip
+"""Parameters behind coordinates of another name: their own prior is so wide that any posterior looks narrow in it."""
+ERRORS: Mapping[str, str] = {"log_scale": "sigma", "logit_independent": "sigma", "log_ell": "ell"}
 LOG_RANGE = (-745.0, 710.0)
 """Logarithms of the smallest and largest float: what lies beyond counts as this in diagnostics."""
 
@@ -178,7 +185,11 @@ def ensemble_r_hat(chain: Array) -> Array:
 def identifiability(
     u: Array, coordinates: Sequence[Coordinate], law: Law, centre: Centre, log_likelihood: Array | None = None
 ) -> dict[str, float]:
-    """Posterior over prior standard deviation of every coordinate, of the law's exponents and of log E, by name.
+    """Posterior over prior standard deviation of every parameter of the law and of its errors, by natural name.
+
+    Positive parameters are judged by their logarithms, in which the priors are stated: one that tends to 0 covers less
+    and less of its own scale, whatever is known of it. Where a sampling coordinate stands behind a parameter, the worse
+    of the two ratios counts.
 
     Where the data bound a parameter of the law from one side only (E → 0 fits as well as any E), the posterior ends on
     the other side because the prior does, and its sd alone would pass for knowledge. So the ratio is that of the worse
@@ -189,20 +200,48 @@ def identifiability(
     u : (n_draws, n_coordinates) posterior draws, the law's coordinates first
     log_likelihood : (n_draws,) of these draws; without it only sds are compared
     """
-    ratio = dict(zip((c.name for c in coordinates), (u.std(axis=0) / moments(coordinates)[1]).tolist(), strict=True))
     own = len(law.coordinates(centre))
-    with np.errstate(all="ignore"):
-        natural = law.to_parameters(u[:, :own], centre)
-    values = {coordinate.name: u[:, k] for k, coordinate in enumerate(coordinates[:own])}
-    for name, prior_sd in exponent_sds(law, centre).items():
-        values[name] = np.log(np.maximum(natural["E"], 1e-300)) if name == "log E" else natural[name]
-        ratio[name] = float(np.std(values[name])) / prior_sd
+    judged = {c.name: (u[:, k], c.prior.sd) for k, c in enumerate(coordinates)}
+    ratio = {name: float(values.std()) / sd for name, (values, sd) in judged.items()}
+    natural = _natural_values(u[:, :own], coordinates[:own], law, centre)
+    by_name = {name: float(values.std()) / sd for name, (values, sd) in natural.items()}
     if log_likelihood is not None:
         prior = log_prior(u, coordinates)
-        for name, drawn in values.items():
-            if ratio[name] > NARROW:
-                ratio[name] = max(ratio[name], _tail_ratio(drawn, prior, log_likelihood))
-    return ratio
+        of_law = {c.name: judged[c.name] for c in coordinates[:own]}
+        for ratios, every in ((ratio, of_law), (by_name, natural)):
+            for name, (values, _) in every.items():
+                if ratios[name] > NARROW:
+                    ratios[name] = max(ratios[name], _tail_ratio(values, prior, log_likelihood))
+    for k, c in enumerate(coordinates):
+        for name in _behind(c.name, natural) if k < own else _errors_behind(c.name):
+            by_name[name] = max(by_name.get(name, 0.0), ratio[c.name])
+    return by_name
+
+
+def _natural_values(
+    u: Array, coordinates: Sequence[Coordinate], law: Law, centre: Centre
+) -> dict[str, tuple[Array, float]]:
+    """Draws of each natural parameter and its prior sd, both of the logarithm where the prior is positive."""
+    both = np.concatenate([draw_prior(coordinates, NUM_PRIOR, np.random.default_rng(0)), u])
+    with np.errstate(all="ignore"):
+        natural = law.to_parameters(both, centre)
+    found = {}
+    for name, values in natural.items():
+        scaled = _in_range(values.reshape(1, -1, 1, 1)).ravel()
+        found[name] = scaled[NUM_PRIOR:], float(scaled[:NUM_PRIOR].std())
+    return found
+
+
+def _behind(coordinate: str, parameters: Collection[str]) -> tuple[str, ...]:
+    """Those of the law's parameters that are not known unless this coordinate is."""
+    name = coordinate.removeprefix("log_")
+    return (name,) if name in parameters else tuple(p for p in AMPLITUDES.get(coordinate, ()) if p in parameters)
+
+
+def _errors_behind(coordinate: str) -> tuple[str, ...]:
+    """Parameters of the errors, with the role's suffix, that are not known unless this coordinate is."""
+    first = next((first for first in ERRORS if coordinate.startswith(first)), coordinate)
+    return (ERRORS.get(first, first) + coordinate.removeprefix(first),)
 
 
 def _tail_ratio(values: Array, prior: Array, likelihood: Array) -> float:

@@ -34,8 +34,8 @@ def doubts(law: Law, data: Observations, parameters: Mapping[str, float], residu
     if "E" in parameters and parameters["E"] < NO_FLOOR * data.response.min():
         found.append(
             f"E is {parameters['E']:.2g}, under 1 % of the smallest loss ({data.response.min():.4g}): these runs show "
-            "no floor, so E and what trades off with it (exponents, amplitudes) are not identified; the posterior (`fit` "
-            "without --point) gives their ranges"
+            "no floor, so E and what trades off with it (exponents, amplitudes) are not identified; the posterior "
+            "(`fit` without --point) gives their ranges"
         )
     flat = [name for name in law.exponents if name.startswith(("alpha", "beta")) and parameters[name] < FLAT]
     if flat:

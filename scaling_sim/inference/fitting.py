@@ -107,12 +107,13 @@ def _posterior(
     likelihood = drawn.log_posterior[some].reshape(-1) - log_prior(few, target.coordinates)
     ratios = identifiability(few, target.coordinates, form, target.centre, likelihood)
     weak = not_identified(ratios)
-    if weak:
-        why = "posterior sd / prior sd > .7, or bounded from one side only"
-        notes += (f"not identified by these runs ({why}): {', '.join(weak)}",)
     with np.errstate(all="ignore"):
         natural = target.natural(u)
     draws = {name: np.asarray(value) for name, value in natural.items()}
+    if weak:
+        why = "posterior sd / prior sd > .7, or bounded from one side only"
+        told = [name if name in draws else f"{name} (of the errors)" for name in weak]
+        notes += (f"not identified by these runs ({why}): {', '.join(told)}",)
     notes += _huber_notes(draws, points["huber_point"])
     return Posterior(
         law=form,

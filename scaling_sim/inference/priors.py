@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling_sim.laws.base import Centre, Coordinate, Law
+from scaling_sim.laws.base import Coordinate
 
 Array = NDArray[np.float64]
 
@@ -28,12 +28,3 @@ def draw_prior(coordinates: Sequence[Coordinate], size: int, rng: np.random.Gene
     """Draws (size, n_coordinates)."""
     mean, sd = moments(coordinates)
     return mean + sd * rng.standard_normal((size, len(sd)))
-
-
-def exponent_sds(law: Law, centre: Centre, size: int = 4000) -> dict[str, float]:
-    """Prior standard deviations of the law's exponents, and of log E where it has a floor, from fixed draws."""
-    u = draw_prior(law.coordinates(centre), size, np.random.default_rng(0))
-    with np.errstate(all="ignore"):
-        natural = law.to_parameters(u, centre)
-    sds = {name: float(np.std(natural[name])) for name in law.exponents}
-    return sds | ({"log E": float(np.std(np.log(natural["E"])))} if "E" in natural else {})

@@ -16,19 +16,6 @@ if TYPE_CHECKING:
     from scaling_sim.runs.record import RunRecord
     from scaling_sim.runs.table import RunTable
 
-NOT_IDENTIFIED = 0.7
-"""A parameter whose posterior sd exceeds this share of its prior sd was not learned from the data."""
-
-COORDINATES: Mapping[str, tuple[str, ...]] = {
-    "E": ("log E", "log_E"),
-    "A": ("log_A_E",),
-    "B": ("log_B_E",),
-    "D_c": ("log_overfit",),
-    "S_c": ("log_S_N", "log_batch"),
-    "B_star": ("log_batch",),
-}
-"""Sampling coordinates without which an amplitude is not known; exponents are listed under their own names."""
-
 
 @dataclass(frozen=True)
 class ReportData:
@@ -131,7 +118,7 @@ class ReportData:
     def weak_parameters(self, law: str) -> tuple[str, ...]:
         """Natural parameters of a fit that the data did not determine, for whatever reason."""
         fit = self.fits[law]
-        by_data = [name for name in fit.draws if _weak(fit.identifiability, name)]
+        by_data = [name for name in fit.draws if name in fit.not_identified]
         return tuple(dict.fromkeys([*by_data, *self.not_identified.get(law, ())]))
 
     def warnings(self) -> tuple[str, ...]:
@@ -142,12 +129,6 @@ class ReportData:
             if weak:
                 found.append(f"{law}: {', '.join(weak)} not identified: what is shown for them is mostly the prior.")
         return tuple(dict.fromkeys(found))
-
-
-def _weak(ratios: Mapping[str, float], name: str) -> bool:
-    """True if the posterior of the parameter, or of the coordinate that sets it, is hardly narrower than the prior."""
-    found = [ratios[key] for key in (name, *COORDINATES.get(name, ())) if key in ratios]
-    return any(not ratio <= NOT_IDENTIFIED for ratio in found)
 
 
 def environment() -> dict[str, str]:

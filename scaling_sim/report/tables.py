@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling_sim.report.data import NOT_IDENTIFIED, ReportData
+from scaling_sim.inference.diagnostics import NOT_IDENTIFIED
+from scaling_sim.report.data import ReportData
 from scaling_sim.report.table import Cell, Range, Table
 
 if TYPE_CHECKING:

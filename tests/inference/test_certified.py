@@ -197,5 +197,5 @@ def test_misfittings_final_checkpoints_without_embeddings_have_no_floor(shared_d
 def test_misfittings_floor_is_called_not_identified(shared_data: Path) -> None:
     facts = cli("fit", shared_data, MISFITTING, *FINAL)
     assert facts["converged"]
-    assert "log E" in facts["not_identified"]
+    assert "E" in facts["not_identified"]
     assert any("not identified" in note for note in facts["notes"])

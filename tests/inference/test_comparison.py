@@ -139,6 +139,31 @@ def test_a_parameter_bounded_from_one_side_only_is_not_identified() -> None:
     assert not_identified(ratio) == ("free",)
 
 
+def test_an_exponent_that_tends_to_0_is_judged_by_its_logarithm() -> None:
+    """On its own scale an α of .001 to .02 has .1 of the prior's sd, though nothing but the prior made its range."""
+    law, centre = get_law("power-n"), {"log_N": 20.0, "log_loss": 1.0}
+    coordinates, rng = law.coordinates(centre), np.random.default_rng(0)
+    log_alpha = np.log(0.005) + coordinates[1].prior.sd * rng.standard_normal(4000)
+    u = np.stack([1e-3 * rng.standard_normal(4000), log_alpha], axis=1)
+    assert np.exp(log_alpha).std() < 0.1 * np.exp(coordinates[1].prior.sd * rng.standard_normal(4000)).std()
+    ratios = identifiability(u, coordinates, law, centre)
+    assert set(ratios) == {"N_c", "alpha_N"}
+    assert ratios["alpha_N"] == pytest.approx(1.0, abs=0.05)
+    assert "alpha_N" in not_identified(ratios)
+
+
+def test_errors_are_named_as_the_table_names_them() -> None:
+    """Curves that tell their loss scale alone: the share of independent errors (σ) and ℓ stay at their priors."""
+    law, centre, rng = get_law("kaplan-ns"), {"log_N": 10.0, "log_S": 8.0, "log_loss": 1.0}, np.random.default_rng(0)
+    names = ("log_scale_curve", "logit_independent_curve", "log_ell_curve")
+    coordinates = (*law.coordinates(centre), *(Coordinate(name, Normal(0.0, 1.0)) for name in names))
+    sd = np.array([c.prior.sd for c in coordinates]) * np.array([*[0.01] * 5, 1.0, 1.0])
+    u = np.array([c.prior.mean for c in coordinates]) + sd * rng.standard_normal((4000, len(sd)))
+    ratios = identifiability(u, coordinates, law, centre)
+    assert set(ratios) == {*law.parameters, "sigma_curve", "ell_curve"}
+    assert not_identified(ratios) == ("sigma_curve", "ell_curve")
+
+
 def misfitting(shared_data: Path) -> RunTable:
     """Final checkpoints, the best of each (N, D), N without embeddings."""
     import pandas as pd
@@ -154,9 +179,11 @@ def test_the_floor_of_misfitting_is_not_identified(shared_data: Path) -> None:
     assert point_fit(runs).parameters["E"] < 1e-2
     with pytest.warns(UserWarning, match="not converged"):
         found = fit(runs, seed=0, min_ess=200, max_steps=1500)
-    assert "log E" in found.not_identified
+    assert "E" in found.not_identified
     assert found.summary().sd_ratio["E"] > 0.9
-    assert any("not identified" in note and "log E" in note for note in found.notes)
+    assert set(found.not_identified) <= {*found.draws, *found.noise}
+    (note,) = (note for note in found.notes if note.startswith("not identified"))
+    assert note.split("): ")[1].split(", ")[0] == "E"
 
 
 def test_a_spoilt_run_is_an_outlier_and_the_others_are_not(fitted: Posterior, runs: RunTable) -> None:

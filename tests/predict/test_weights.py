@@ -154,13 +154,11 @@ def test_disagreement_is_said_in_words(comparison: Comparison) -> None:
 
 
 def test_what_is_not_identified_or_did_not_converge_is_named(comparison: Comparison) -> None:
-    weak = replace(
-        comparison, not_identified={"chinchilla": ("log E",)}, converged={"chinchilla": True, "power-n": False}
-    )
-    assert "chinchilla: log E not identified." in weak.verdict
+    weak = replace(comparison, not_identified={"chinchilla": ("E",)}, converged={"chinchilla": True, "power-n": False})
+    assert "chinchilla: E not identified." in weak.verdict
     assert "power-n did not converge." in weak.verdict
     assert weak.to_json()["converged"] is False
-    assert weak.to_dataframe().not_identified["chinchilla"] == "log E"
+    assert weak.to_dataframe().not_identified["chinchilla"] == "E"
 
 
 def test_one_fit_is_nothing_to_compare(comparison: Comparison) -> None:
