@@ -116,6 +116,8 @@ def _posterior(tree: DataTree, head: dict[str, Any], law: Law) -> Posterior:
         mode = posterior_mode(target)[0].u[: target.num_law]
         head = {**head, "huber_point": head["point"], "point": natural_point(target, mode)}
     values = {str(name): array.values.reshape(-1) for name, array in tree["posterior"].data_vars.items()}
+    ratios = {"E" if name == "log E" else name: ratio for name, ratio in head["identifiability"].items()}
+    head = {**head, "identifiability": {name: ratio for name, ratio in ratios.items() if name in values}}  # not u's
     coordinates = tuple(Coordinate(name, Normal(mean, sd), meaning) for name, mean, sd, meaning in head["coordinates"])
     flat = [tree["unconstrained_posterior"][c.name].values.reshape(-1) for c in coordinates]
     return Posterior(

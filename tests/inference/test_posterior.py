@@ -85,11 +85,13 @@ def test_a_fit_of_the_first_format_is_read(fitted: Posterior, tmp_path: Path) ->
         tree = opened.load()
     head = json.loads(tree.attrs["scaling_sim"])
     head["point"], head["format"] = head.pop("huber_point"), 1
+    head["identifiability"] = {"log_A_E": 0.9, "alpha": 0.1, "log E": 0.8}  # later ones name parameters only
     tree.attrs["scaling_sim"] = json.dumps(head)
     tree.to_netcdf(tmp_path / "old.nc", engine="h5netcdf")
     old = load_fit(tmp_path / "old.nc")
     assert old.huber_point == fitted.huber_point
     assert old.point == pytest.approx(fitted.point)
+    assert (old.identifiability, old.not_identified) == ({"alpha": 0.1, "E": 0.8}, ("E",))
 
 
 def test_a_saved_fit_is_the_same_fit(fitted: Posterior, tmp_path: Path) -> None:
