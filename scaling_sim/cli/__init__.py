@@ -12,7 +12,8 @@ from importlib import import_module
 
 from scaling_sim.cli.app import app
 from scaling_sim.cli.output import say, stubborn_interrupt, warn
-from scaling_sim.errors import ScalingSimError
+from scaling_sim.cli.wording import in_options
+from scaling_sim.errors import ConfigError, ScalingSimError
 
 for _verbs in ("studies", "fits", "forecasts", "plans", "reports"):  # in the order of --help
     import_module(f"scaling_sim.cli.{_verbs}")
@@ -25,7 +26,7 @@ def main() -> None:
         with stubborn_interrupt():
             app()
     except ScalingSimError as error:
-        say(f"error: {error}")
+        say(f"error: {in_options(str(error)) if isinstance(error, ConfigError) else error}")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -88,7 +88,7 @@ def allocate(
     facts = plan.to_json()
     if "N_within_1_percent_parameters" in facts:
         facts["buildable"] = ss.buildable(plan, **_shape_options(shape or [])).to_json()
-    show(facts, as_json, lambda: as_lines({k: v for k, v in facts.items() if k != "definitions"}))
+    show(facts, as_json, lambda: as_lines(without_definitions(facts)))
     exit_unless(facts.get("converged", True) is not False)
 
 
@@ -172,7 +172,10 @@ def design(
     run_batch: Annotated[float | None, typer.Option(help="Tokens per step of the next runs.")] = None,
     max_tokens: Annotated[float | None, typer.Option(help="Unique tokens that there are.")] = None,
     tokens_per_parameter: Annotated[
-        tuple[float, float] | None, typer.Option(help="Least and most of the next runs: 5 200.", metavar="LEAST MOST")
+        tuple[float, float] | None,
+        typer.Option(
+            help="Two numbers, the least and the most of the next runs, such as 5 and 200.", metavar="LEAST MOST"
+        ),
     ] = None,
     max_runs: Annotated[int, typer.Option(help="Most runs, copies included.")] = 24,
     misfit: Annotated[bool, typer.Option(help="Reckon with a law that is wrong by as much as its runs show.")] = True,
@@ -261,6 +264,14 @@ def execute(
     say(made.summary())
     if not made.num_done:
         raise DataError(f"no run of the plan is done; the logs are in {out}, and the same command tries again")
+
+
+def without_definitions(facts: dict[str, Any]) -> dict[str, Any]:
+    """The same with a pointer in place of the long table."""
+    if "definitions" not in facts:
+        return facts
+    where = "N* by other counts of N and C: add --json, or see `scaling-sim definitions RUNS`"
+    return facts | {"definitions": where}
 
 
 def _design_text(plan: Any, facts: dict[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -48,13 +50,18 @@ def budget_flops(
             raise ConfigError("hours= alone is a budget only with num_gpus= and flops_per_second=")
         return np.asarray(deadline_flops, dtype=np.float64)
     if len(chosen) != 1:
-        raise ConfigError(f"exactly one of {', '.join(given)} must be given, got {', '.join(chosen) or 'none'}")
+        alone = "; without one, hours= with num_gpus= and flops_per_second= is a budget" if not chosen else ""
+        raise ConfigError(f"exactly one of {_listed(given)} must be given, got {_listed(chosen) or 'none'}{alone}")
     name = chosen[0]
     value = np.asarray(given[name], dtype=np.float64)
     if not np.all(np.isfinite(value) & (value > 0)):
         raise ConfigError(f"{name} must be positive and finite, got {value}")
     most = np.inf if deadline_flops is None else deadline_flops
     return np.minimum(value * _flops_each(name, flops_per_second, utilisation, price_per_gpu_hour), most)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"{name}=" for name in names)
 
 
 def sustained(flops_per_second: float | None, utilisation: float) -> float | None:

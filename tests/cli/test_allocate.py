@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scaling_sim.cli.plans import without_definitions
+from scaling_sim.cli.wording import in_options
 from tests.cli.test_cli import as_json, run
 
 DEADLINE = ["--hours", "240", "--num-gpus", "250", "--flops-per-second", "1e15", "--utilisation", "0.4"]
@@ -37,13 +39,32 @@ def test_limits_and_shape() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--hours", "1"), "hours= alone is a budget only with"),
+        (("--hours", "1"), "--hours alone is a budget only with --num-gpus and --flops-per-second"),
+        ((), "exactly one of --compute, --pf-days, --gpu-hours, --money must be given, got none; without one, --hours"),
+        (("-C", "1e20", "--method", "isoflop", "--batch", "1e6"), "leave --batch and --step-seconds out"),
+        (("--gpu-hours", "8"), "a budget in --gpu-hours needs --flops-per-second, which depends on your machine"),
+        (("-C", "1e20", "--max-n", "-1"), "--max-n must be above 0"),
         (("-C", "1e20", "--shape", "d_head"), "--shape must read NAME=VALUE"),
         (("-C", "1e20", "--shape", "width=3"), "a shape is described by d_head, aspect"),
     ],
 )
 def test_usage(arguments: tuple[str, ...], message: str) -> None:
     assert message in run("allocate", "--constants", "besiroglu", *arguments, expect=2).stderr
+
+
+def test_only_options_of_the_verb_are_named_and_words_stay_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["scaling-sim", "allocate"])
+    assert in_options(
+        "method='isoflop' reads a batch; max_N=3, not sweep.gpu_hours or 'num_gpus'; width= is unknown"
+    ) == ("--method 'isoflop' reads a batch; --max-n 3, not sweep.gpu_hours or 'num_gpus'; width= is unknown")
+    monkeypatch.setattr("sys.argv", ["scaling-sim", "design"])
+    assert in_options("batch_tokens= and gpu_hours=") == "--run-batch and gpu_hours="
+
+
+def test_the_long_table_of_definitions_is_pointed_to() -> None:
+    short = without_definitions({"law": "chinchilla", "definitions": {"rows": [1, 2]}})
+    assert "`scaling-sim definitions RUNS`" in short.pop("definitions")
+    assert without_definitions(short) == short == {"law": "chinchilla"}
 
 
 def test_definitions_of_a_table(tmp_path: Path) -> None:

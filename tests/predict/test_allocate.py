@@ -239,8 +239,8 @@ def test_budgets_in_other_units_are_the_same_budget() -> None:
 @pytest.mark.parametrize(
     ("budget", "message"),
     [
-        ({}, "exactly one of compute, pf_days, gpu_hours, money must be given, got none"),
-        ({"compute": 1e20, "pf_days": 1.0}, "got compute, pf_days"),
+        ({}, "exactly one of compute=, pf_days=, gpu_hours=, money= must be given, got none; without one, hours= with"),
+        ({"compute": 1e20, "pf_days": 1.0}, "got compute=, pf_days="),
         ({"compute": -1.0}, "compute must be positive and finite, got -1"),
         ({"compute": np.inf}, "must be positive and finite"),
         ({"gpu_hours": 10.0, "utilisation": 0.4}, "gpu_hours needs flops_per_second="),
