@@ -141,15 +141,20 @@ class Crossover:
             "given_a_crossing": _with_C_min({key: q.to_json() for key, q in self.conditional().items()}),
             "tension": self.tension.to_json(),
             "printed_tension": self.printed_tension.to_json(),
-            "sensitivity": {
-                name: {key: _finite(x) for key, x in asdict(found).items()} for name, found in self._sensitivities()
-            },
-            "variance_by_law": self.variance_by_law(),
+            **self._sensitivity_json(),
             **self.reach.to_json(self.C),
             "backtested_decades_reason": self.untested,
             "beyond_backtest": self.beyond_backtest,
             "not_determined": self.not_determined or None,
         }
+
+    def _sensitivity_json(self) -> dict[str, Any]:
+        """Elasticities, and of more than one draw the spread that each parameter causes."""
+        rows = {name: asdict(found) for name, found in self._sensitivities()}
+        if self.C.draws.size == 1:  # published constants: nothing varies
+            return {"sensitivity": {name: {"elasticity": _finite(row["elasticity"])} for name, row in rows.items()}}
+        finite = {name: {key: _finite(x) for key, x in row.items()} for name, row in rows.items()}
+        return {"sensitivity": finite, "variance_by_law": self.variance_by_law()}
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per quantity, over all draws and over those that cross."""

@@ -262,6 +262,8 @@ def test_extrapolation_is_stated() -> None:
 def test_a_back_test_is_stated_and_so_is_its_absence() -> None:
     """As in allocations and forecasts, the runs' own one counts unless another, or none, is asked for."""
     alone = crossover(TABLE_6)
+    assert all(set(row) == {"elasticity"} for row in alone.to_json()["sensitivity"].values())
+    assert "variance_by_law" not in alone.to_json()
     assert alone.not_determined == "it lies 3.0 decades beyond the runs, and no back-test was made"
     assert alone.to_json()["backtested_decades"] is None
     assert alone.to_json()["backtested_decades_reason"] == "no back-test: there are no runs behind these constants"
