@@ -27,6 +27,10 @@ def load_posterior(path: Path | None) -> Posterior:
 
     if path is None:
         raise ConfigError("give a saved fit (FIT.nc); write one with: scaling-sim fit RUNS --out FIT.nc")
+    if str(path) == "-":
+        raise ConfigError(
+            "a saved fit is a file and cannot come through a pipe: fit RUNS --out FIT.nc, then name FIT.nc"
+        )
     if not path.is_file():
         raise DataError(f"there is no file {path}; write one with: scaling-sim fit RUNS --out {path}")
     fit: Posterior = ss.load_fit(path)

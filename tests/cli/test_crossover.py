@@ -7,7 +7,20 @@ from typing import Any
 
 import pytest
 
+import scaling_sim as ss
 from tests.cli.conftest import Run
+
+
+def test_simulate_fit_crossover_hold_the_truth_in_short(cli: Run, facts: Any, tmp_path: Path) -> None:
+    """The round trip below with 50 effective draws: enough to say whether an interval holds the true C*."""
+    sweep = cli("simulate", "--constants", "kaplan-table5", "--noise", "0.003", "--seed", "1").stdout
+    saved = str(tmp_path / "f.nc")
+    cli("fit", "-", "--law", "kaplan", "--min-ess", "50", "--out", saved, input=sweep)
+    found = facts("crossover", saved)
+    low, high = found["C_min_flop"]["interval90"]
+    assert low < ss.crossover(ss.constants("kaplan-table5")).C.median < high
+    assert found["backtested_decades"] > 1
+    assert found["backtested_decades_reason"] is None
 
 
 @pytest.mark.slow
@@ -27,6 +40,10 @@ def test_simulate_fit_crossover_hold_the_truth(cli: Run, facts: Any, tmp_path: P
     assert sum(found["variance_by_law"].values()) == pytest.approx(1)
     low, high = facts("crossover", saved, "--method", "frontier")["C_min_flop"]["interval90"]
     assert low < found["C_min_flop"]["interval90"][0] < truth["C_min_flop"]["median"] < high
+
+
+def test_a_fit_in_a_pipe_is_refused_with_a_cure(cli: Run) -> None:
+    assert "cannot come through a pipe: fit RUNS --out FIT.nc" in cli("crossover", "-", input="", expect=2).stderr
 
 
 def test_the_threshold_moves_the_tension(facts: Any) -> None:
