@@ -49,6 +49,11 @@ def test_a_run_and_two_recipes() -> None:
     watched = observe(fit, {"step": run.S[half], "loss": run.loss[half]}, 3e7, S=2.5e5, target=2.9, backtest=None)
     figure = plot.figure_observed(watched)
     assert watched.verdict in figure.heading
+    later = replace(watched.progress, used=watched.progress.used & (watched.progress.steps > 2000))
+    for one, named in ((figure, False), (plot.figure_observed(replace(watched, progress=later)), True)):
+        legend = one.axes[0].get_legend()
+        assert legend is not None
+        assert ("not used" in [text.get_text() for text in legend.get_texts()]) is named
     shown = figure.to_dataframe()
     np.testing.assert_allclose(
         shown[(shown["series"] == "observed") & (shown["panel"] == "Learning curve")]["y"],

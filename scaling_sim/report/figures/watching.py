@@ -71,7 +71,10 @@ def _seen(ax: Axes, observed: Observed, values: NDArray[np.float64]) -> None:
     seen = observed.progress
     known = np.isfinite(values)
     used, rest = seen.used & known, ~seen.used & known
-    points(ax, seen.steps[rest], values[rest], series="not used", colour=GREY, size=2.4, alpha=0.5)
+    if rest.any():
+        points(
+            ax, seen.steps[rest], values[rest], series="not used", colour=GREY, size=2.4, alpha=0.5, label="not used"
+        )
     points(ax, seen.steps[used], values[used], series="observed", colour=ACCENT, size=4.5, label="observed")
 
 
