@@ -57,9 +57,9 @@ class SizeBacktest:
         minima, cuts = len(np.unique(self.C)), len(np.unique(self.cut))
         return (
             f"N* back-tested at {minima} bracketed minim{'a' if minima > 1 else 'um'}, up to {self.reach_decades:.1f} "
-            f"decades beyond {cuts} cut{'s' if cuts > 1 else ''}: the size found was {np.median(ratio):.2g} times the "
-            f"one predicted (median; {ratio.min():.2g} to {ratio.max():.2g}); the interval of N* is that of the "
-            "parameters alone"
+            f"decades beyond {cuts} cut{'s' if cuts > 1 else ''}: size found over size predicted was "
+            f"{np.median(ratio):.2g} (median; {ratio.min():.2g} to {ratio.max():.2g}); the interval of N* is that of "
+            "the parameters alone"
         )
 
 

@@ -352,6 +352,7 @@ def test_best_sizes_are_checked_against_bracketed_minima_beyond_each_cut() -> No
     assert np.all(found.size_backtest.cut < found.size_backtest.C)
     assert np.max(np.abs(found.size_backtest.log_error)) < np.log(8) / 2  # two steps of the grid of sizes
     assert found.notes[0].startswith("N* back-tested at ")
+    assert "size found over size predicted was" in found.notes[0]
     assert list(found.beyond_backtest) == [False, False, True]
     assert found[1].to_json()["N_backtested_decades"] == found.size_backtest.reach_decades
 
