@@ -39,7 +39,7 @@ def newton_root(f: Callable[[Array], tuple[Array, Array]], low: Array, high: Arr
         good = (trial >= low) & (trial <= high) & (np.abs(trial - x) <= np.maximum(0.5 * before, LAST_CHANGE))
         trial = np.where(good, trial, 0.5 * (low + high))
         before, x = np.abs(trial - x), trial
-        if not np.max(before, initial=0.0) > LAST_CHANGE:
+        if not np.any(np.where(good, before > LAST_CHANGE, high - low > TOLERANCE)):
             break
     return np.asarray(np.clip(x, low, high))
 

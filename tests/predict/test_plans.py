@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
@@ -36,6 +36,7 @@ REPEATED = st.fixed_dictionaries(
 )
 
 
+@example(root=1.1564609438008343e-272, steepness=1.0, width=79.4348835021191, where=1.1564609438008343e-272)
 @given(root=st.floats(-50, 50), steepness=st.floats(1e-3, 1e3), width=st.floats(1e-3, 100), where=st.floats(0, 1))
 @settings(max_examples=200, deadline=None)
 def test_bracketed_roots_are_found(root: float, steepness: float, width: float, where: float) -> None:
