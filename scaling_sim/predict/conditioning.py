@@ -40,8 +40,8 @@ class RunErrors:
 
     def take(self, rows: Places) -> RunErrors:
         """These draws."""
-        taken = (np.asarray(values)[rows] for values in (self.scale, self.share, self.ell, self.nu))
-        return RunErrors(*taken, level_only=self.level_only)
+        scale, share, ell, nu = (np.asarray(values)[rows] for values in (self.scale, self.share, self.ell, self.nu))
+        return replace(self, scale=scale, share=share, ell=ell, nu=nu)
 
     def lasting(self) -> RunErrors:
         """The same for a run whose level is odd and stays so: ℓ = ∞, and λ scales u alone: e cannot explain it."""
