@@ -267,6 +267,8 @@ def _runs_and_law(fit: Any, law: str | Law | None) -> tuple[RunTable, Law]:
 def spaced_cuts(C: Array, num_cuts: int = NUM_CUTS) -> Array:
     """Compute at evenly spaced ranks of the upper half of the rows, the largest left out."""
     values = np.sort(C)
+    if not len(values):
+        return values
     places = np.linspace(0.5, 1.0, num_cuts + 1)[:-1] * (len(values) - 1)
     return np.unique(values[places.astype(np.int64)])
 

@@ -21,8 +21,8 @@ MAX_LOSS = 16.0
 BITS_OF_UNTRAINED = (1.38, 1.5)
 """In units of ln V: an untrained model has log2 V = 1.443 ln V bits, which the rule of 1.5 ln V lets pass."""
 
-SMALL_N, SMALL_C, MANY_TOKENS = 1e3, 1e9, 1e6
-"""Parameters, FLOP and tokens per parameter that no model comes near, if most rows do so together."""
+TINY_N, SMALL_N, SMALL_C, MANY_TOKENS = 100.0, 1000.0, 1e9, 1e6
+"""Parameters beside so few FLOP, or so many tokens per parameter, that most runs of a table cannot have them."""
 
 _UNITS_IN_NAME = re.compile(r"(?<![a-z])(?:(bits?|bpb|bpc|bpt)|(ppl|perplexity))(?![a-z])")
 
@@ -143,9 +143,9 @@ def unit_warnings(columns: Mapping[str, Column], rows: Names, given: frozenset[s
     given : frozenset
         Names of the columns that the source itself gave; what was derived cannot contradict.
     """
-    found = [_size_units(columns), _data_units(columns), _loss_units(columns), _loss_in_bits(columns)]
-    if {"N", "C"} <= given and given & {"tokens", "D", "B"}:
-        found.append(_compute_units(columns))
+    found = [_data_units(columns), _loss_units(columns), _loss_in_bits(columns)]
+    contradicted = _compute_units(columns) if {"N", "C"} <= given and given & {"tokens", "D", "B"} else None
+    found.append(contradicted if contradicted is not None and contradicted[0].any() else _size_units(columns))
     messages = []
     for mask, text in found:
         if mask.any():
@@ -196,13 +196,13 @@ def _is_curve(N: Column, tokens: Column, loss: Column) -> bool:
 
 
 def _size_units(columns: Mapping[str, Column]) -> tuple[Mask, str]:
-    """N of most rows below a thousand: with tokens in the same unit (hardly any compute), or in tokens (far too many).
+    """N of most rows far too small: with tokens in the same unit (hardly any compute), or in tokens (far too many).
 
     Nothing else tells: the ratio of tokens to parameters is right if both are in billions.
     """
     N, tokens, C = columns["N"], columns["tokens"], columns["C"]
-    small = (N > 0) & (N < SMALL_N)
-    same, other = small & (C < SMALL_C), small & (tokens > MANY_TOKENS * N)
+    same = (N > 0) & (N < TINY_N) & (C < SMALL_C)
+    other = (N > 0) & (N < SMALL_N) & (tokens > MANY_TOKENS * N)
     mask = same | other
     if 2 * mask.sum() <= (N > 0).sum():
         return np.zeros_like(mask), ""
@@ -210,8 +210,8 @@ def _size_units(columns: Mapping[str, Column]) -> tuple[Mask, str]:
     both = same.sum() > other.sum()
     what, them = ("are N and tokens", "them") if both else ("is N", "it")
     return mask, (
-        f"N is below {SMALL_N:,.0f} parameters (median {np.median(N[mask]):.3g}): {what} in {unit}? (a column mapping "
-        f"can scale {them}: N=their_name * {factor})"
+        f"N is below {TINY_N if both else SMALL_N:,.0f} parameters (median {np.median(N[mask]):.3g}): {what} in {unit}? "
+        f"(a column mapping can scale {them}: N=their_name * {factor})"
     )
 
 
