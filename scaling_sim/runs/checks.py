@@ -208,9 +208,9 @@ def _size_units(columns: Mapping[str, Column]) -> tuple[Mask, str]:
         return np.zeros_like(mask), ""
     unit, factor = ("billions", "1e9") if np.median(N[mask]) < 10 else ("millions or billions", "1e6 or 1e9")
     both = same.sum() > other.sum()
-    what, them = ("are N and tokens", "them") if both else ("is N", "it")
+    what, them, limit = ("are N and tokens", "them", TINY_N) if both else ("is N", "it", SMALL_N)
     return mask, (
-        f"N is below {TINY_N if both else SMALL_N:,.0f} parameters (median {np.median(N[mask]):.3g}): {what} in {unit}? "
+        f"N is below {limit:,.0f} parameters (median {np.median(N[mask]):.3g}): {what} in {unit}? "
         f"(a column mapping can scale {them}: N=their_name * {factor})"
     )
 
