@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling_sim.inference.autocorrelation import integrated_time, tail_time
+from scaling_sim.inference.monte_carlo import median_errors
 from scaling_sim.inference.priors import draw_prior, log_prior
 from scaling_sim.laws.base import Centre, Coordinate, Law
 
@@ -128,19 +129,16 @@ def diagnose(
 
 
 def parameter_diagnostics(chain: Array, natural: Natural) -> dict[str, dict[str, float]]:
-    """``r_hat``, ``ess`` and ``mcse`` (of the mean) of each natural parameter, from the whole chain.
+    """``r_hat``, ``ess`` and ``mcse`` (of the median) of each natural parameter, from the whole chain.
 
-    A positive parameter is diagnosed in its logarithm, as it is sampled: where the data leave it free it may leave the
-    range of floats (N_c = 0 or ∞), and its mean then has no standard error (NaN).
+    A positive parameter's R-hat and ESS are those of its logarithm, as it is sampled: where the data leave it free it
+    may leave the range of floats (N_c = 0 or ∞), and its median then has no standard error (NaN).
     """
     names, values = _natural(chain, natural)
     tau = integrated_time(_in_range(values))
     ess = np.prod(chain.shape[:3]) / tau
-    with np.errstate(all="ignore"):
-        mcse = values.std(axis=(0, 1, 2)) / np.sqrt(ess)
     r_hat = ensemble_r_hat(_in_range(values)[:, :: _spacing(tau)])
-    mcse = np.where(np.isfinite(mcse), mcse, np.nan)
-    rows = zip(names, r_hat.tolist(), ess.tolist(), mcse.tolist(), strict=True)
+    rows = zip(names, r_hat.tolist(), ess.tolist(), median_errors(values).tolist(), strict=True)
     return {name: {"r_hat": r, "ess": e, "mcse": m} for name, r, e, m in rows}
 
 

@@ -13,7 +13,6 @@ from scaling_sim.config import checked_seed
 from scaling_sim.errors import ConvergenceWarning
 from scaling_sim.inference.design import check_noise, left_out, prepare
 from scaling_sim.inference.diagnostics import identifiability, not_identified, parameter_diagnostics
-from scaling_sim.inference.monte_carlo import median_errors
 from scaling_sim.inference.point import huber_minimum, natural_point, posterior_mode
 from scaling_sim.inference.posterior import Posterior, versions
 from scaling_sim.inference.priors import log_prior
@@ -114,7 +113,8 @@ def _posterior(
         why = "posterior sd / prior sd > .7, or bounded from one side only"
         told = [name if name in draws else f"{name} (of the errors)" for name in weak]
         notes += (f"not identified by these runs ({why}): {', '.join(told)}",)
-    notes += _huber_notes(draws, points["huber_point"])
+    known = [name for name in (*form.exponents, "E") if name in draws and name not in weak]
+    notes += _huber_notes({name: draws[name] for name in known}, points["huber_point"])
     return Posterior(
         law=form,
         draws=draws,
@@ -122,7 +122,7 @@ def _posterior(
         u=u,
         **points,
         diagnostics=drawn.diagnostics,
-        parameter_diagnostics=_parameter_diagnostics(drawn.chain, target),
+        parameter_diagnostics=parameter_diagnostics(drawn.chain, target.natural),
         identifiability=ratios,
         runs=table,
         data=data,
@@ -138,20 +138,14 @@ def _posterior(
     )
 
 
-def _parameter_diagnostics(chain: Array, target: LogPosterior) -> dict[str, dict[str, float]]:
-    """Of each natural parameter, with the error of its median, which is what is reported."""
-    errors = median_errors(chain, target.natural)
-    return {name: {**row, "mcse": errors[name]} for name, row in parameter_diagnostics(chain, target.natural).items()}
-
-
 def _huber_notes(draws: Mapping[str, Array], huber_point: Mapping[str, float]) -> tuple[str, ...]:
-    """A note if the log-Huber minimum lies outside the 90 % interval of exponents or E: the noise model decides then.
+    """A note if the log-Huber minimum lies outside the 90 % interval of these parameters: the noise model decides then.
 
-    Amplitudes are left out: they move with the exponents.
+    Amplitudes do not belong here: they move with the exponents.
     """
     outside = []
-    for name in (name for name in draws if name[:1].islower() or name == "E"):
-        low, high = np.quantile(draws[name], (0.05, 0.95)).tolist()
+    for name, values in draws.items():
+        low, high = np.quantile(values, (0.05, 0.95)).tolist()
         if np.isfinite(huber_point[name]) and not low <= huber_point[name] <= high:
             outside.append(f"{name} {huber_point[name]:.3g} (not {low:.3g} to {high:.3g})")
     if not outside:
