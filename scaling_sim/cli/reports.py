@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from scaling_sim.cli.app import Import, Json, NoSeed, app
-from scaling_sim.cli.output import command_line, show
+from scaling_sim.cli.app import Import, Json, NoSeed, Seed, app
+from scaling_sim.cli.output import command_line, say, show
+from scaling_sim.errors import ConfigError
 
 
 @app.command()
@@ -32,19 +33,43 @@ def report(
 @app.command()
 def reproduce(
     name: Annotated[
-        str, typer.Argument(help="`kaplan-arithmetic`: the paper's printed values beside its constants' own.")
+        str,
+        typer.Argument(
+            help="`kaplan`: every figure and table of the paper from our runs; "
+            "`kaplan-arithmetic`: its printed values beside its constants' own."
+        ),
     ],
-    seed: NoSeed = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for the figures and tables of `kaplan`.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Runs of `kaplan`, as shipped; default: those shipped.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="A figure (F10) or system of `kaplan`; repeatable.")] = None,
+    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """A published result: its values beside ours.
 
-    Example: scaling-sim reproduce kaplan-arithmetic
+    Example: scaling-sim reproduce kaplan --out figures
     """
     from scaling_sim.study.reproduce import reproduce as run
 
+    if name == "kaplan":
+        _reproduce_kaplan(out, data, only or [], seed, as_json)
+        return
+    given = {"--out": out, "--data": data, "--only": only}
+    if unwanted := [option for option, value in given.items() if value]:
+        raise ConfigError(f"{name} takes no {', '.join(unwanted)}: that is for `reproduce kaplan`")
     table = run(name)
     show({"name": name, "rows": table.to_dict(orient="records")}, as_json, lambda: table.to_string(index=False))
+
+
+def _reproduce_kaplan(out: Path | None, data: Path | None, only: list[str], seed: int, as_json: bool) -> None:
+    from scaling_sim.study.reproduce.kaplan import reproduce_kaplan
+    from scaling_sim.study.reproduce.kaplan.writing import as_text
+
+    if out is None:
+        raise ConfigError("reproduce kaplan writes figures: give --out FOLDER")
+    findings = reproduce_kaplan(out, data, only=only, seed=seed, say=say)
+    systems = {key: finding.to_json() for key, finding in findings.items()}
+    show({"name": "kaplan", "out": str(out), "systems": systems}, as_json, lambda: as_text(findings))
 
 
 @app.command()

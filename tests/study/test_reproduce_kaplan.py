@@ -1,0 +1,67 @@
+"""The frame of the reproduction: systems, files, table, and what happens where runs are missing."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scaling_sim.errors import ConfigError
+from scaling_sim.study.reproduce.kaplan import SYSTEMS, Data, Finding, Row, find, reproduce_kaplan
+from tests.study.kaplan_records import FakeExperiment, small_experiment
+
+
+def test_every_system_has_its_own_name_and_can_be_found() -> None:
+    names = [system.name for system in SYSTEMS]
+    assert len(set(names)) == len(names)
+    assert find(["F1"])[0].name == "one-variable"
+    with pytest.raises(ConfigError, match="no system is called F99; there are: one-variable"):
+        find(["F99"])
+
+
+def test_a_row_keeps_quantiles_of_infinite_draws() -> None:
+    row = Row.of("C*", 1e4, np.array([1.0] * 5 + [np.inf] * 5), 3, "FLOP")
+    assert row.ours == np.inf
+    assert row.interval90 == (1.0, np.inf)
+
+
+def test_without_runs_every_system_says_what_is_missing() -> None:
+    empty = Data(FakeExperiment(()))  # type: ignore[arg-type]
+    for system in SYSTEMS:
+        finding = system.compute(empty)
+        assert finding.missing, system.name
+        assert finding.title, system.name
+        assert not finding.rows, system.name
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Finding]]:
+    folder = tmp_path_factory.mktemp("kaplan")
+    return folder, reproduce_kaplan(folder, small_experiment(), processes=1)  # type: ignore[arg-type]
+
+
+def test_every_system_gives_rows_and_files(made: tuple[Path, dict[str, Finding]]) -> None:
+    folder, findings = made
+    assert list(findings) == [system.name for system in SYSTEMS]
+    page = (folder / "index.html").read_text()
+    for name, finding in findings.items():
+        assert f'id="{name}"' in page
+        if not finding.missing and (folder / f"{name}.svg").exists():
+            assert (folder / f"{name}.svg").read_text().startswith("<svg")
+            assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_has_paper_ours_interval_and_runs(made: tuple[Path, dict[str, Finding]]) -> None:
+    folder, findings = made
+    written = json.loads((folder / "table.json").read_text())
+    assert written["simulated"] is True
+    for name, system in written["systems"].items():
+        assert len(system["rows"]) == len(findings[name].rows)
+        for row in system["rows"]:
+            assert {"quantity", "paper", "ours", "interval90", "n_runs", "unit"} <= set(row)
+            assert row["n_runs"] > 0, (name, row)
+    rows = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))
+    assert len(rows) == sum(len(finding.rows) for finding in findings.values())
