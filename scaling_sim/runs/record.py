@@ -10,9 +10,10 @@ from scaling_sim.config import Config, config_hash
 from scaling_sim.engine.cohort import Recipe
 from scaling_sim.model.shape import Shape
 
-Purpose = Literal["curve", "final", "data", "batch", "seed", "lr"]
+Purpose = Literal["curve", "final", "data", "batch", "seed", "lr", "shape", "context", "schedule", "fresh"]
 """Why a run is in the sweep: a single-epoch learning curve; a decay branch's final loss; a data-limited, early-stopped
-run; a batch size of a batch sweep; a repeated seed; a learning-rate trial."""
+run; a batch size of a batch sweep; a repeated seed; a learning-rate trial; another shape of equal N; another n_ctx;
+another learning-rate schedule; one of a pair with and without dropout on data that never repeat."""
 
 Status = Literal["planned", "running", "done", "stopped", "diverged", "failed"]
 """``done``: all steps; ``stopped``: early stopping ended it; the others say what they mean."""
@@ -80,6 +81,17 @@ class CurvePoint(msgspec.Struct, frozen=True, kw_only=True):
     """Loss of the last position of the context, per split."""
     noise_scale: float | None = None
     """B_simple = tr(Σ)/|G|² in tokens (McCandlish et al. 2018), from averages along the run; None if not measured."""
+    positions: tuple[float, ...] = ()
+    """Mean test loss in each bin of `position_edges`; empty if not measured."""
+
+
+def position_edges(n_ctx: int) -> tuple[int, ...]:
+    """Edges 0, 1, 2, 4, 8, …, n_ctx of the bins of context positions, counted from 1: bin i is (edge i, edge i + 1].
+
+    So the bins are [1], [2], [3, 4], [5..8], …; the last one ends at ``n_ctx``, whether or not that is a power of two.
+    Doubling widths, because the loss falls as a power of the position (Kaplan et al. 2020, figures 20 and 21).
+    """
+    return (0, *(2**i for i in range((n_ctx - 1).bit_length())), n_ctx)
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from scaling_sim.data.batches import evaluation_starts
 from scaling_sim.engine.protocol import Tokens
-from scaling_sim.runs.record import RunConfig
+from scaling_sim.runs.record import RunConfig, position_edges
 
 FIRST_POINT = 256
 """Evaluations need not reach back further than to steps / FIRST_POINT."""
@@ -108,6 +108,13 @@ def evaluation_windows(splits: Mapping[str, Tokens], config: RunConfig) -> dict[
         row = min(ROW, len(starts))
         windows[name] = starts[: len(starts) // row * row].reshape(-1, row)
     return windows
+
+
+def position_means(mean: NDArray[np.float64]) -> tuple[float, ...]:
+    """Mean loss in each bin of `scaling_sim.runs.record.position_edges`, of a mean loss per position (n_ctx,), nats."""
+    edges = np.array(position_edges(len(mean)))
+    means: list[float] = (np.add.reduceat(mean, edges[:-1]) / np.diff(edges)).tolist()
+    return tuple(means)
 
 
 def _train_sequences(config: RunConfig, until: int | None = None) -> int:

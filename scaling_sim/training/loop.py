@@ -20,7 +20,13 @@ from scaling_sim.engine.cohort import Cohort, Member, Precision
 from scaling_sim.engine.protocol import Backend, Tokens, Trainer
 from scaling_sim.runs.record import CurvePoint, RunRecord
 from scaling_sim.training.checkpoint import Arrays, read_checkpoint, sweep_orphans, write_checkpoint
-from scaling_sim.training.evaluation import NOISE_BATCHES, evaluation_windows, noise_sequences, usable_splits
+from scaling_sim.training.evaluation import (
+    NOISE_BATCHES,
+    evaluation_windows,
+    noise_sequences,
+    position_means,
+    usable_splits,
+)
 from scaling_sim.training.job import Job
 from scaling_sim.training.member import Memory, Place, Run, versions
 from scaling_sim.training.noise_scale import two_batch_estimate
@@ -223,6 +229,7 @@ class CohortLoop:
                 errors={split: float(error[m]) for split, (_, error) in measured.items()},
                 last_position={split: float(mean[m, -1]) for split, (mean, _) in measured.items()},
                 noise_scale=run.memory.noise.noise_scale,
+                positions=position_means(measured["test"][0][m]),
             )
             run.record_point(point)
 

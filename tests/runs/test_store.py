@@ -61,6 +61,19 @@ def test_losses_that_are_not_finite_survive(tmp_path: Path, make_record: Make) -
     assert losses[3:] == [math.inf, -math.inf]
 
 
+def test_a_store_from_before_a_measurement_existed_stays_readable(tmp_path: Path, make_record: Make) -> None:
+    old = make_record(1)
+    points = tuple(msgspec.structs.replace(point, positions=(2.0, 1.5)) for point in old.curve)
+    with RunStore(tmp_path) as store:
+        store.add(msgspec.structs.replace(old, curve=points))
+        assert store.records()[0].curve == points
+    with sqlite3.connect(tmp_path / STORE_NAME) as raw:
+        raw.execute("""UPDATE runs SET result = replace(result, '"positions":[2.0,1.5]', '"noise_scale":null')""")
+    raw.close()
+    with RunStore(tmp_path) as store:
+        assert store.records() == [old]
+
+
 def test_a_run_id_is_stored_once_and_a_failed_batch_leaves_nothing(tmp_path: Path, make_record: Make) -> None:
     with RunStore(tmp_path) as store:
         store.add(make_record(1))

@@ -1,7 +1,10 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from scaling_sim.data.corpus import Corpus
+from scaling_sim.runs.record import position_edges
 from scaling_sim.training.evaluation import (
     EVALUATION_SHARE,
     affordable_sequences,
@@ -9,6 +12,7 @@ from scaling_sim.training.evaluation import (
     evaluation_steps,
     evaluation_windows,
     num_test_windows,
+    position_means,
 )
 from tests.training.runs import make_job
 
@@ -60,3 +64,19 @@ def test_windows_are_fixed_and_inside_their_split(corpus: Corpus) -> None:
         assert starts.min() >= 0
         assert starts.max() + config.shape.n_ctx < len(corpus.splits[name])
     np.testing.assert_array_equal(windows["test"], evaluation_windows(corpus.splits, config)["test"])
+
+
+@pytest.mark.parametrize("n_ctx", [1, 2, 3, 8, 100, 128])
+def test_position_bins_double_and_cover_the_context_once(n_ctx: int) -> None:
+    edges = np.array(position_edges(n_ctx))
+    assert edges[0] == 0
+    assert edges[-1] == n_ctx
+    assert edges[1:-1].tolist() == [2**i for i in range(len(edges) - 2)]
+    mean = np.random.default_rng(n_ctx).random(n_ctx)
+    bins = [mean[low:high].mean() for low, high in pairwise(edges)]
+    np.testing.assert_allclose(position_means(mean), bins, rtol=1e-12)
+    assert np.dot(position_means(mean), np.diff(edges)) == pytest.approx(mean.sum())
+
+
+def test_a_context_of_128_has_eight_bins() -> None:
+    assert position_edges(128) == (0, 1, 2, 4, 8, 16, 32, 64, 128)

@@ -57,6 +57,9 @@ def test_a_run_learns_and_its_record_is_complete(whole: dict[str, RunRecord]) ->
     assert result.tokens == 60 * 64
     assert result.lr == 0.01
     assert abs(result.train - result.losses["test"]) < 0.3
+    assert len(result.positions) == 5  # [1], [2], [3, 4], [5..8], [9..16]
+    assert np.dot(result.positions, [1, 1, 2, 4, 8]) / 16 == pytest.approx(result.losses["test"])
+    assert result.positions[0] > result.positions[-1]  # without context there is less to go by
     assert result.noise_scale is not None
     assert 1 < result.noise_scale < 1e5
     assert record.flops == 60 * 64 * flops_per_token(SHAPE, "exact")
