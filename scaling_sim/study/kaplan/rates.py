@@ -18,7 +18,7 @@ MOST_RATE = 3e-2
 
 
 def rule(shape: Shape) -> float:
-    """0.011·(N/1e4)^-0.4, at most 0.03: our rule for tiny models without its lower end, so that it goes on above 1e6."""
+    """0.011·(N/1e4)^-0.4, at most 0.03: our rule for tiny models without its lower end, for sizes above 1e6."""
     N = num_parameters(shape)
     return min(MOST_RATE, SMALL_MODEL_LR * (N / SMALL_MODEL_N) ** SMALL_MODEL_LR_EXPONENT) if N else MOST_RATE
 
@@ -39,6 +39,7 @@ class Rates:
     flags: tuple[str, ...] = ()
 
     def __call__(self, shape: Shape) -> float:
+        """Peak learning rate at the family's batch."""
         if not self.multiples:
             return rule(shape)
         sizes = sorted(self.multiples)

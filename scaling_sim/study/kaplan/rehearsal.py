@@ -5,6 +5,7 @@ For writing and testing what reads the experiment before it has been run. Every 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,7 @@ def _worlds(config: ExperimentConfig) -> dict[str, World]:
     entropy = SyntheticLanguage(config.language.synthetic).entropy_rate
     return {
         "english": World(),
-        "english-bpe": World(floor=2.1, scale=3.4, B_star=6e6),
+        "english-bpe": World(floor=2.1, scale=3.4, B_star=1.5e6),
         "synthetic": World(floor=entropy, scale=0.5, alpha_N=0.3, N_c=8e3, alpha_D=0.33, position_share=0.2),
     }
 
@@ -198,6 +199,6 @@ def _point(config: RunConfig, world: World, step: int, loss: float, rng: np.rand
         losses=losses,
         errors={name: 0.01 * value for name, value in losses.items()},
         last_position={name: float(positions[-1] / loss * value) for name, value in losses.items()},
-        positions=tuple(float(positions[a:b].mean()) for a, b in zip(edges, edges[1:], strict=False)),
+        positions=tuple(float(positions[a:b].mean()) for a, b in itertools.pairwise(edges)),
         noise_scale=0.8 * critical * math.exp(0.1 * rng.standard_normal()),
     )

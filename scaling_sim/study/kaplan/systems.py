@@ -194,7 +194,7 @@ def shapes(setting: Setting) -> list[Job]:
     """Other shapes of equal N, and series of depth."""
     runs = setting.config.shape
     steps = setting.steps(runs.steps)
-    decay = {"schedule": "decay", "decay_steps": max(1, round(runs.decay_fraction * steps))}
+    decay: dict[str, Any] = {"schedule": "decay", "decay_steps": max(1, round(runs.decay_fraction * steps))}
     return [
         Job(setting.run(shape, steps, seed=setting.config.seed + extra, **decay), ("shape",))
         for group in runs.groups

@@ -45,7 +45,7 @@ class World:
         N = num_parameters(shape)
         if N == 0:
             return self.scale * (1.8 + 3.0 / shape.d_model)
-        return self.scale * shape_penalty(shape) * (self.N_c / N) ** self.alpha_N
+        return self.scale * shape_penalty(shape) * math.exp(self.alpha_N * math.log(self.N_c / N))
 
     def critical_batch(self, loss: Losses) -> Losses:
         """B_crit(L) in tokens."""
@@ -65,18 +65,19 @@ class World:
         """What D adds to the converged loss; dropout makes up for a third of the data."""
         converged = self.converged(shape) / self.scale
         D_c = self.D_c * (1.0 if dropout else 1.5)
-        both = (converged ** (1 / self.alpha_D) + D_c / unique_tokens) ** self.alpha_D
+        both = math.pow(math.pow(converged, 1 / self.alpha_D) + D_c / unique_tokens, self.alpha_D)
         return self.scale * (both - converged)
 
     def stop_step(self, shape: Shape, unique_tokens: float, dropout: float) -> float:
         """Steps after which the held-out loss rises, 1.5 times the bound (5.7)."""
-        return 1.5 * self.S_c * (self.limited(shape, unique_tokens, dropout) / self.scale) ** (-1 / self.alpha_S)
+        return 1.5 * self.S_c * math.pow(self.limited(shape, unique_tokens, dropout) / self.scale, -1 / self.alpha_S)
 
     def by_position(self, loss: float, n_ctx: int) -> Losses:
         """Loss of every position of a model whose mean over 128 positions is ``loss``, (n_ctx,): a + b·t^-c."""
         falling = np.arange(1, 129, dtype=np.float64) ** -self.position_exponent
         relative = 1 + self.position_share * (falling - falling.mean())
-        return loss * relative[np.minimum(np.arange(n_ctx), 127)]
+        losses: Losses = loss * relative[np.minimum(np.arange(n_ctx), 127)]
+        return losses
 
 
 def shape_penalty(shape: Shape) -> float:
