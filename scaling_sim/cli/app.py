@@ -51,7 +51,9 @@ Where = Annotated[
 Duplicates = Annotated[
     str, typer.Option(help="Rows of equal run id and step: `refuse` them, keep the `first` or `last`.")
 ]
-FitFile = Annotated[Path | None, typer.Argument(help="A fit written by `scaling-sim fit --out`.", show_default=False)]
+FitFile = Annotated[
+    Path | None, typer.Argument(help="A fit written by `scaling-sim fit --out`; - for stdin.", show_default=False)
+]
 Constants = Annotated[str | None, typer.Option(help="A published set of constants in place of a fit.")]
 
 

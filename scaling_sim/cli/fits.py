@@ -11,7 +11,7 @@ import typer
 
 from scaling_sim.cli.app import Columns, Constants, Duplicates, Import, Json, NoSeed, Seed, Where, app
 from scaling_sim.cli.inputs import as_number, law_options, laws_of, load_posterior, options_of, read_table, told
-from scaling_sim.cli.output import as_lines, count_rows, exit_unless, interruptible, say, show
+from scaling_sim.cli.output import as_lines, count_rows, exit_unless, interruptible, say, show, write_piped
 from scaling_sim.config import json_text
 from scaling_sim.errors import ConfigError
 
@@ -70,7 +70,9 @@ def fit(
     delta: Annotated[
         float | None, typer.Option(help="Threshold of the Huber loss, with --point.  [default: 1e-3]")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Save the posterior (NetCDF, opens in ArviZ).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Save the posterior (NetCDF, opens in ArviZ); - for a pipe to another verb.")
+    ] = None,
     min_ess: Annotated[int, typer.Option(min=1, help="Effective draws per parameter to reach.")] = 1000,
     max_steps: Annotated[int, typer.Option(min=1, help="Steps per ensemble after which to stop unconverged.")] = 30_000,
     imports: Import = None,
@@ -87,6 +89,9 @@ def fit(
         raise ConfigError("--out saves draws and --point makes none; leave one of them out")
     if delta is not None and not point:
         raise ConfigError("--delta is the threshold of the point estimate; it goes with --point")
+    piped = str(out) == "-"
+    if piped and (as_json or sys.stdout.isatty()):
+        raise ConfigError("--out - writes a binary file to stdout: send it into another verb, without --json")
     with interruptible("interrupted; nothing was saved"):
         form = ss.get_law(law, **law_options(option or []))
         table = read_table(source, columns, where, duplicates)
@@ -94,9 +99,12 @@ def fit(
             _fit_point(table, form, 1e-3 if delta is None else delta, as_json)
             return
         posterior = _fit_posterior(table, form, seed, min_ess, max_steps)
-        if out is not None:
+        if piped:
+            write_piped(posterior)
+        elif out is not None:
             posterior.save(out)
-    show(posterior.to_json(), as_json, lambda: _describe_fit(posterior))
+    if not piped:
+        show(posterior.to_json(), as_json, lambda: _describe_fit(posterior))
     exit_unless(posterior.converged)
 
 

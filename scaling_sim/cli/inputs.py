@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,12 +30,24 @@ def load_posterior(path: Path | None) -> Posterior:
     if path is None:
         raise ConfigError("give a saved fit (FIT.nc); write one with: scaling-sim fit RUNS --out FIT.nc")
     if str(path) == "-":
-        raise ConfigError(
-            "a saved fit is a file and cannot come through a pipe: fit RUNS --out FIT.nc, then name FIT.nc"
-        )
+        return _piped_posterior()
     if not path.is_file():
         raise DataError(f"there is no file {path}; write one with: scaling-sim fit RUNS --out {path}")
     fit: Posterior = ss.load_fit(path)
+    return fit
+
+
+def _piped_posterior() -> Posterior:
+    """A saved fit from stdin, as ``fit RUNS --out -`` writes it."""
+    import scaling_sim as ss
+
+    content = sys.stdin.buffer.read()
+    if not content:
+        raise DataError("there is no fit on stdin; write one with: scaling-sim fit RUNS --out - | …")
+    with tempfile.TemporaryDirectory(prefix="scaling-sim-") as folder:
+        path = Path(folder) / "stdin.nc"
+        path.write_bytes(content)
+        fit: Posterior = ss.load_fit(path)
     return fit
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from scaling_sim.config import json_text
 from scaling_sim.errors import ConfigError
+
+if TYPE_CHECKING:
+    from scaling_sim.inference.posterior import Posterior
 
 LONG = 80
 """Characters of a list's items from which each has a line of its own."""
@@ -94,6 +98,13 @@ def write_figure(figure: Any, path: Path) -> None:
 
     path.write_bytes(to_png(figure, 150.0) if path.suffix == ".png" else to_svg(figure).encode())
     say(f"figure in {path}")
+
+
+def write_piped(fit: Posterior) -> None:
+    """Write a fit's file to stdout, for a verb that reads it as ``-``."""
+    with tempfile.TemporaryDirectory(prefix="scaling-sim-") as folder:
+        sys.stdout.buffer.write(fit.save(Path(folder) / "stdout.nc").read_bytes())
+    sys.stdout.buffer.flush()
 
 
 def count_rows(dropped: Mapping[str, tuple[str, ...]]) -> dict[str, int]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,16 @@ import scaling_sim as ss
 from tests.cli.conftest import Run
 
 
-def test_simulate_fit_crossover_hold_the_truth_in_short(cli: Run, facts: Any, tmp_path: Path) -> None:
+def test_simulate_fit_crossover_in_one_pipe_hold_the_truth() -> None:
     """The round trip below with 50 effective draws: enough to say whether an interval holds the true C*."""
-    sweep = cli("simulate", "--constants", "kaplan-table5", "--noise", "0.003", "--seed", "1").stdout
-    saved = str(tmp_path / "f.nc")
-    cli("fit", "-", "--law", "kaplan", "--min-ess", "50", "--out", saved, input=sweep)
-    found = facts("crossover", saved)
+    verb = f"{sys.executable} -m scaling_sim.cli"
+    pipe = (
+        f"{verb} simulate --constants kaplan-table5 --noise 0.003 --seed 1"
+        f" | {verb} fit - --law kaplan --min-ess 50 --out - | {verb} crossover - --json"
+    )
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", pipe], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
     low, high = found["C_min_flop"]["interval90"]
     assert low < ss.crossover(ss.constants("kaplan-table5")).C.median < high
     assert found["backtested_decades"] > 1
@@ -42,8 +49,14 @@ def test_simulate_fit_crossover_hold_the_truth(cli: Run, facts: Any, tmp_path: P
     assert low < found["C_min_flop"]["interval90"][0] < truth["C_min_flop"]["median"] < high
 
 
-def test_a_fit_in_a_pipe_is_refused_with_a_cure(cli: Run) -> None:
-    assert "cannot come through a pipe: fit RUNS --out FIT.nc" in cli("crossover", "-", input="", expect=2).stderr
+def test_a_pipe_without_a_fit_is_refused_with_a_cure(cli: Run) -> None:
+    assert (
+        "no fit on stdin; write one with: scaling-sim fit RUNS --out -"
+        in cli("crossover", "-", input="", expect=4).stderr
+    )
+    refused = cli("crossover", "-", input="N,D,loss\n", expect=4).stderr
+    assert "stdin" in refused
+    assert "--out - writes a binary file" in cli("fit", "-", "--out", "-", "--json", input="", expect=2).stderr
 
 
 def test_the_threshold_moves_the_tension(facts: Any) -> None:
