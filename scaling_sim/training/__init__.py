@@ -1,5 +1,6 @@
 """Train sweeps: schedules, cohorts, checkpoints, and the driver that resumes what was interrupted."""
 
+from scaling_sim.training.ahead import CompileAhead as CompileAhead
 from scaling_sim.training.calibrate import Machine as Machine
 from scaling_sim.training.calibrate import measure_machine as measure_machine
 from scaling_sim.training.estimate import Estimate as Estimate

@@ -13,15 +13,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO
 
 import numpy as np
 
-from scaling_sim.engine.protocol import Backend, Tokens
+from scaling_sim.engine.protocol import Backend, Tokens, Trainer
 from scaling_sim.engine.registry import get_backend
 from scaling_sim.runs.record import RunRecord
-from scaling_sim.training.evaluation import usable_splits
+from scaling_sim.training.evaluation import NOISE_BATCHES, evaluation_windows, usable_splits
 from scaling_sim.training.loop import CohortLoop, CohortProgress, CohortTask
 from scaling_sim.training.member import Memory, Run
 from scaling_sim.training.messages import (
@@ -86,7 +86,11 @@ class Worker:
             self._failed(task, error)
 
     def time(self, task: CohortTask, seconds: float) -> None:
-        """Measure the speed of a cohort for about ``seconds`` after one update that warms up."""
+        """Measure the speed of a cohort for about ``seconds`` after one update that warms up.
+
+        For 0 seconds every kernel is used once and none is timed: the answer is 0 tokens/s, and what had to be compiled
+        is in the compilers' caches.
+        """
         try:
             self.sink(Timed(task.id, self._tokens_per_second(task, seconds)))
         except Exception as error:
@@ -102,6 +106,9 @@ class Worker:
             starts = np.stack([run.batches.starts(step, num) for run in runs], axis=1)
             trainer.advance(step, starts, np.stack([learning_rates(run.recipe, step, num) for run in runs], axis=1))
             step += num
+            if seconds <= 0:
+                self._use_others(trainer, runs, splits)
+                return 0.0
             if began == 0.0:  # the first update may compile
                 began = time.perf_counter()
                 continue
@@ -110,6 +117,12 @@ class Worker:
             num = agree(int(np.clip(made * (seconds - spent) / spent, 0, 2 * made)) or int(spent < seconds))
             if num == 0:
                 return made * len(runs) * runs[0].recipe.batch_tokens / spent
+
+    def _use_others(self, trainer: Trainer, runs: Sequence[Run], splits: Mapping[str, Tokens]) -> None:
+        """What a run needs besides updates: an evaluation and a measurement of the noise."""
+        windows = evaluation_windows(splits, runs[0].config)
+        trainer.evaluate("test", windows["test"][:1])
+        trainer.gradient_noise(np.stack([run.noise_starts(0, NOISE_BATCHES) for run in runs]))
 
     def _failed(self, task: CohortTask, error: Exception) -> None:
         print("".join(traceback.format_exception(error)), file=sys.stderr, flush=True)
