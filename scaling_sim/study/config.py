@@ -11,7 +11,7 @@ from scaling_sim.data import CorpusConfig
 from scaling_sim.errors import ConfigError
 from scaling_sim.laws import get_law
 from scaling_sim.model.shape import Shape
-from scaling_sim.study.presets import PRESETS
+from scaling_sim.study.presets import EXPERIMENTS, PRESETS
 
 
 def _positive(stage: str, **values: float) -> None:
@@ -144,5 +144,8 @@ def read_study(name: str | Path) -> StudyConfig:
     if str(name) in PRESETS:
         return to_record(PRESETS[str(name)], StudyConfig, origin=f"preset {name}")
     if not Path(name).is_file():
-        raise ConfigError(f"{name!s} is neither a preset ({', '.join(PRESETS)}) nor a TOML file")
+        raise ConfigError(
+            f"{name!s} is neither a preset ({', '.join(PRESETS)}) nor a TOML file; the command line also takes "
+            f"{', '.join(EXPERIMENTS)}"
+        )
     return read_toml(name, StudyConfig)

@@ -41,3 +41,6 @@ LAPTOP: dict[str, Any] = {
 """Six sizes on two CPU cores in about five minutes: the main job on the embedded default."""
 
 PRESETS: dict[str, dict[str, Any]] = {"laptop": LAPTOP}
+
+EXPERIMENTS = ("kaplan-h200", "kaplan-tiny")
+"""Names of experiments, which are no presets: `scaling_sim.study.kaplan` makes their runs, and nothing is fitted."""

@@ -1,0 +1,393 @@
+"""Run the experiment: system by system, within a budget, over several sittings, each of which leaves a data file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from scaling_sim.config import config_hash, writable_folder
+from scaling_sim.data import Corpus
+from scaling_sim.errors import ConfigError
+from scaling_sim.runs import RunRecord, RunStore
+from scaling_sim.runs.record import Status
+from scaling_sim.study.display import SweepDisplay, duration
+from scaling_sim.study.kaplan.calibration import calibrate, has_gpu
+from scaling_sim.study.kaplan.config import ExperimentConfig
+from scaling_sim.study.kaplan.corpora import Corpora, text_folder
+from scaling_sim.study.kaplan.estimate import Calibrated, SystemEstimate, describe, estimate
+from scaling_sim.study.kaplan.plan import Planned, plan, portions
+from scaling_sim.study.kaplan.rates import Rates, rates_of
+from scaling_sim.study.kaplan.scales import H200, TINY
+from scaling_sim.study.kaplan.sittings import Sitting, commit, read_sittings, summary
+from scaling_sim.study.kaplan.systems import SYSTEMS, Text
+from scaling_sim.training import Job, Progress, run_sweep
+
+CONFIGS = {config.name: config for config in (H200, TINY)}
+"""By the name under which ``scaling-sim study`` takes them: `scaling_sim.study.presets.EXPERIMENTS`."""
+BUDGET_MINUTES = 25.0
+"""Of training in all sittings together."""
+SPARE_SECONDS = 5.0
+"""A sitting does not begin a portion with less time left, and stops so much before its end to write the data file."""
+FINISHED: tuple[Status, ...] = ("done", "stopped", "diverged")
+STORE = "runs.sqlite"
+DATA = "{name}.jsonl.xz"
+"""Data file that every sitting leaves in the study's folder."""
+Say = Callable[[str], None]
+
+
+class OutOfTime(KeyboardInterrupt):
+    """Ends a sweep as Ctrl-C does: what is finished is in the store, the rest is saved where it can be."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an experiment is run.
+
+    Attributes
+    ----------
+    corpus : Path or None
+        Folder of the English text.
+    budget, sitting : float
+        Minutes of training in all sittings together, and of this one.
+    systems : tuple of str
+        Names of systems; all of them if empty.
+    backend, device, workers
+        As for `scaling_sim.training.run_sweep`.
+    """
+
+    corpus: Path | None = None
+    budget: float = BUDGET_MINUTES
+    sitting: float = BUDGET_MINUTES
+    systems: tuple[str, ...] = ()
+    backend: str = "auto"
+    device: str | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        known = [system.name for system in SYSTEMS]
+        if unknown := [name for name in self.systems if name not in known]:
+            raise ConfigError(f"no system is called {', '.join(unknown)}; there are: {', '.join(known)}")
+        for name in ("budget", "sitting"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"--{name} must be positive, got {getattr(self, name):g} minutes")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where the experiment stands after a sitting, or before it with ``--dry-run``.
+
+    Attributes
+    ----------
+    name : str
+    systems : tuple of dict
+        Name, figures, runs by status, and what is expected of the rest.
+    dropped : dict
+        System → why it is not part of the experiment.
+    flags : tuple of str
+        What the report must say.
+    complete : bool
+        Whether every run of every system that was not dropped is finished.
+    data : Path or None
+        The data file.
+    """
+
+    name: str
+    systems: tuple[dict[str, Any], ...]
+    dropped: dict[str, str]
+    flags: tuple[str, ...]
+    complete: bool
+    estimates: tuple[SystemEstimate, ...] = ()
+    source: str = ""
+    sittings: tuple[dict[str, Any], ...] = ()
+    data: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "study": self.name,
+            "complete": self.complete,
+            "systems": list(self.systems),
+            "dropped": self.dropped,
+            "flags": list(self.flags),
+            "expected": [row.to_json() for row in self.estimates],
+            "expected_seconds": sum(row.seconds for row in self.estimates),
+            "estimated_from": self.source,
+            "sittings": list(self.sittings),
+            "data": None if self.data is None else str(self.data),
+        }
+
+    def describe(self) -> str:
+        """The same for reading."""
+        lines = [describe(self.estimates, self.source)] if self.estimates else []
+        for row in self.systems:
+            counts = ", ".join(f"{count} {status}" for status, count in row["statuses"].items())
+            lines.append(f"{row['system']:<10s} {counts}")
+        lines += [f"dropped: {name} ({why})" for name, why in self.dropped.items()]
+        lines += [f"note: {flag}" for flag in self.flags]
+        if self.data is not None:
+            lines.append(f"data in {self.data}; {'complete' if self.complete else 'the same command goes on'}")
+        return "\n".join(lines)
+
+
+def run_experiment(
+    config: ExperimentConfig, out: str | Path, options: Options | None = None, *, say: Say | None = None
+) -> Outcome:
+    """Train what is missing until everything is there, or until the time of the sitting is over.
+
+    Systems are trained in order of priority. Those that do not fit into the budget are dropped from the end, and named.
+    The same call again goes on; a killed one loses the runs in progress only.
+
+    Raises
+    ------
+    ConfigError
+        The folder holds another experiment, or the English text is missing.
+    KeyboardInterrupt
+        On Ctrl-C, after the data file was written.
+    """
+    experiment = _Experiment.opened(config, out, options or Options(), say or _silent)
+    return experiment.sit()
+
+
+def plan_experiment(
+    config: ExperimentConfig, out: str | Path, options: Options | None = None, *, say: Say | None = None
+) -> Outcome:
+    """What `run_experiment` would train here and how long that takes; with a GPU after about a minute of measuring."""
+    return _Experiment.opened(config, out, options or Options(), say or _silent).forecast()
+
+
+@dataclass
+class _Experiment:
+    """One experiment in its folder."""
+
+    config: ExperimentConfig
+    folder: Path
+    options: Options
+    say: Say
+    corpora: Corpora
+    sitting: Sitting
+    dropped: dict[str, str] = field(default_factory=dict)
+    flags: list[str] = field(default_factory=list)
+
+    @classmethod
+    def opened(cls, config: ExperimentConfig, out: str | Path, options: Options, say: Say) -> _Experiment:
+        """With its folder claimed and the English text read."""
+        folder = writable_folder(out)
+        _claim(folder, config)
+        corpora = Corpora(config, text_folder(options.corpus), folder / "corpus")
+        used = sum(stage.seconds for stage in read_sittings(folder))
+        seconds = min(60 * options.sitting, 60 * options.budget - used)
+        experiment = cls(config, folder, options, say, corpora, Sitting(folder, seconds))
+        if experiment._corpus("english") is None:
+            raise ConfigError(corpora.refused["english"])
+        return experiment
+
+    # Before it ----------------------------------------------------------------------------------------------------
+
+    def forecast(self) -> Outcome:
+        """Runs and seconds of what is left; corpora are guessed as long as they are not built."""
+        with RunStore(self.folder / STORE) as store:
+            planned, finished = self._planned(store), _finished(store)
+            calibrated, source = self._calibrated(planned)
+            rows = estimate(planned, calibrated, finished)
+            self._drop_from_the_end(rows)
+            return self._outcome(store, planned, rows, source)
+
+    def _calibrated(self, planned: Sequence[Planned]) -> tuple[Calibrated, str]:
+        if not has_gpu():
+            return Calibrated(), "No GPU here: speeds are those of the backends' tables, measured on an H200."
+        with self.sitting.stage("calibration"):
+            calibrated = calibrate(planned, self.corpora.built["english"])
+        facts = ", ".join(f"{path} {factor:.2f}" for path, factor in calibrated.factors.items())
+        return calibrated, f"Speeds measured here relative to the tables: {facts}."
+
+    def _drop_from_the_end(self, rows: Sequence[SystemEstimate]) -> None:
+        """Name the systems for which the budget has no room; what was trained before counts."""
+        used = sum(stage.seconds for stage in read_sittings(self.folder))
+        room, total = 60 * self.options.budget - used, sum(row.seconds for row in rows)
+        for row in reversed(rows[1:]):
+            if total <= room:
+                return
+            total -= row.seconds
+            if row.new_runs:
+                minutes = f"{self.options.budget:g} min"
+                self.dropped[row.system] = f"no room within {minutes}: {row.seconds:.0f} s expected"
+
+    # The sitting --------------------------------------------------------------------------------------------------
+
+    def sit(self) -> Outcome:
+        """Train until all is there or the time is over."""
+        with RunStore(self.folder / STORE) as store:
+            self._drop_from_the_end(estimate(self._planned(store), None, _finished(store)))
+            for name, why in self.dropped.items():
+                self.say(f"dropped: {name} ({why})")
+            try:
+                self._train_all(store)
+            except OutOfTime:
+                self.flags.append("This sitting's time is over; the same command goes on.")
+                self.say(self.flags[-1])
+            finally:
+                planned = self._planned(store)
+                data = self._export(store, planned)
+            return self._outcome(store, planned, data=data)
+
+    def _train_all(self, store: RunStore) -> None:
+        for system in SYSTEMS:
+            if system.name in self.dropped or not self._wanted(system.name):
+                continue
+            if (corpus := self._corpus(system.corpus)) is None:
+                self.dropped[system.name] = self.corpora.refused[system.corpus]
+                self.say(f"dropped: {system.name} ({self.dropped[system.name]})")
+                continue
+            one = next(one for one in self._planned(store) if one.system.name == system.name)
+            for portion in portions(one.jobs):
+                self._train(system.name, portion, corpus, store)
+
+    def _train(self, name: str, jobs: list[Job], corpus: Corpus, store: RunStore) -> None:
+        if {job.run_id for job in jobs} <= _finished(store):
+            _join_purposes(jobs, store)
+            return
+        if self.sitting.left < SPARE_SECONDS:
+            raise OutOfTime
+        label = _label(jobs)
+        self.say(f"{name}: {len(jobs)} runs ({label}), {duration(max(0.0, self.sitting.left))} left")
+        with self.sitting.stage(name, label) as facts, SweepDisplay(self.say) as display:
+
+            def watch(progress: Progress) -> None:
+                display.update(progress)
+                facts["runs"] = progress.finished
+                if self.sitting.left < SPARE_SECONDS:
+                    raise OutOfTime
+
+            done = run_sweep(
+                jobs,
+                corpus,
+                store,
+                backend=self.options.backend,
+                device=self.options.device,
+                workers=self.options.workers,
+                checkpoints=self.folder / "checkpoints",
+                progress=watch,
+            )
+            ended = done.done + done.diverged
+            facts.update(runs=ended, flops=done.flops, placement=done.placement, complete=not done.failed)
+
+    # After it -----------------------------------------------------------------------------------------------------
+
+    def _export(self, store: RunStore, planned: Sequence[Planned]) -> Path:
+        """Write every finished run of the experiment into the data file."""
+        from scaling_sim.datasets import write
+
+        ours = {job.run_id for one in planned for job in one.jobs}
+        records = [record for record in store.records(FINISHED) if record.run_id in ours]
+        path = self.folder / DATA.format(name=self.config.name)
+        with self.sitting.stage("export"):
+            write(path, records, self._facts(records))
+        return path
+
+    def _facts(self, records: Sequence[RunRecord]) -> dict[str, Any]:
+        cards = sorted({record.versions.get("card") or record.device for record in records})
+        return {
+            "corpora": self.corpora.facts(),
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "device": ", ".join(cards),
+            "commit": commit(),
+            "dropped": self.dropped,
+            "flags": self.flags,
+            "sittings": summary(read_sittings(self.folder)),
+        }
+
+    def _outcome(
+        self,
+        store: RunStore,
+        planned: Sequence[Planned],
+        rows: Sequence[SystemEstimate] = (),
+        source: str = "",
+        data: Path | None = None,
+    ) -> Outcome:
+        statuses = {record.run_id: record.status for record in store.records()}
+        kept = [one for one in planned if one.system.name not in self.dropped]
+        systems = tuple(_counts(one, statuses) for one in kept)
+        ended = all(statuses.get(job.run_id) in FINISHED for one in kept for job in one.jobs)
+        failed = sum(system["statuses"].get("failed", 0) for system in systems)
+        flags = [*self._rates(store).flags, *self.flags]
+        flags += [f"{failed} runs failed; the same command tries them again."] if failed else []
+        sittings = tuple(summary(read_sittings(self.folder)))
+        return Outcome(
+            self.config.name, systems, dict(self.dropped), tuple(flags), ended, tuple(rows), source, sittings, data
+        )
+
+    # Plans --------------------------------------------------------------------------------------------------------
+
+    def _planned(self, store: RunStore) -> list[Planned]:
+        """Systems that are wanted, at the learning rates known by now."""
+        return plan(self.config, self._texts(), self._rates(store), self.options.systems)
+
+    def _texts(self) -> dict[str, Text]:
+        keys = dict.fromkeys(system.corpus for system in SYSTEMS)
+        return {key: self.corpora.text(key) for key in keys if key not in self.corpora.refused}
+
+    def _rates(self, store: RunStore) -> Rates:
+        """The rule, until every trial is over; a part of them would give other runs than all."""
+        trials = plan(self.config, {"english": self.corpora.text("english")}, names=("lr",))[0].jobs
+        records = [record for job in trials if (record := store.get(job.run_id)) and record.status in FINISHED]
+        return rates_of(records) if len(records) == len(trials) else Rates()
+
+    def _wanted(self, name: str) -> bool:
+        return name == "lr" or not self.options.systems or name in self.options.systems
+
+    def _corpus(self, key: str) -> Corpus | None:
+        if key in self.corpora.built or key in self.corpora.refused:
+            return self.corpora.get(key)
+        with self.sitting.stage("corpus", key):
+            return self.corpora.get(key)
+
+
+def _claim(folder: Path, config: ExperimentConfig) -> None:
+    """Refuse a folder of another experiment, whose runs would be mixed with ours."""
+    path, ours = folder / "experiment.json", msgspec.json.encode(config)
+    if path.exists() and path.read_bytes() != ours:
+        raise ConfigError(
+            f"{folder} holds another experiment than {config.name} {config_hash(config, length=8)}; "
+            "choose another --out or remove the folder"
+        )
+    path.write_bytes(ours)
+
+
+def _finished(store: RunStore) -> set[str]:
+    return {record.run_id for record in store.records(FINISHED)}
+
+
+def _join_purposes(jobs: Sequence[Job], store: RunStore) -> None:
+    """Tell runs that an earlier system has trained what else they are for."""
+    for job in jobs:
+        record = store.get(job.run_id)
+        if record is not None and set(job.purposes) - set(record.purposes):
+            purposes = tuple(dict.fromkeys((*record.purposes, *job.purposes)))
+            store.update(msgspec.structs.replace(record, purposes=purposes))
+
+
+def _label(jobs: Sequence[Job]) -> str:
+    """Shapes of a portion in words."""
+    shapes = list(dict.fromkeys(job.config.shape for job in jobs))
+    first = f"{shapes[0].n_layer}×{shapes[0].d_model}"
+    return first if len(shapes) == 1 else f"{len(shapes)} shapes"
+
+
+def _counts(one: Planned, statuses: dict[str, Any]) -> dict[str, Any]:
+    found = [statuses.get(job.run_id, "planned") for job in one.jobs]
+    return {
+        "system": one.system.name,
+        "corpus": one.system.corpus,
+        "figures": list(one.system.figures),
+        "runs": len(one.jobs),
+        "statuses": {status: found.count(status) for status in dict.fromkeys(found)},
+    }
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
