@@ -60,7 +60,11 @@ _HOME = {
     "write_report": "scaling_sim.report",
 }
 
-_MODULES = {"study": "scaling_sim.study", "plot": "scaling_sim.report.figures"}
+_MODULES = {
+    "study": "scaling_sim.study",
+    "plot": "scaling_sim.report.figures",
+    "datasets": "scaling_sim.datasets",
+}
 """Modules that are public names themselves; ``study`` can also be called: ``ss.study("laptop")``."""
 
 __all__ = ["__version__", *_MODULES, *_HOME]  # noqa: PLE0604

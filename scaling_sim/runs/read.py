@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -275,23 +275,36 @@ def _tidy(cells: Sequence[Any]) -> Any:
         return np.array(["" if is_empty(cell) else str(cell) for cell in cells], dtype=np.str_)
 
 
-def own_records(source: Any) -> tuple[list[RunRecord], str] | None:
-    """Records and their origin if ``source`` is our own store, study folder, record export or a list; else None."""
+class OwnRuns(NamedTuple):
+    """Records, where they came from, and ids of runs left out already, by reason."""
+
+    records: list[RunRecord]
+    origin: str
+    dropped: Mapping[str, tuple[str, ...]] = {}
+
+
+def own_records(source: Any) -> OwnRuns | None:
+    """Our own runs: a store, a study's folder, an export of records, a shipped experiment or a list; else None."""
+    from scaling_sim.runs.archive import find_archive, fitted_runs, read_archive
     from scaling_sim.runs.store import STORE_NAME, RunStore
 
     if isinstance(source, RunStore):
-        return source.records(), str(source.path)
+        return OwnRuns(source.records(), str(source.path))
     if isinstance(source, (list, tuple)) and source and all(isinstance(record, RunRecord) for record in source):
-        return list(source), "records"
+        return OwnRuns(list(source), "records")
     if not isinstance(source, (str, Path)):
         return None
+    archive = find_archive(source)
+    if archive is not None:
+        records, dropped = fitted_runs(read_archive(archive))
+        return OwnRuns(records, str(source), dropped)
     path = Path(source)
     if path.is_dir() or path.suffix in (".sqlite", ".sqlite3", ".db"):
         if path.is_dir() and not (path / STORE_NAME).exists():
             raise DataError(f"the folder {path} holds no {STORE_NAME}; give a study's folder or a file of runs")
         with RunStore(path, create=False) as store:
-            return store.records(), str(path)
-    return (_records_of_jsonl(path), str(path)) if path.suffix == ".jsonl" and _is_record_export(path) else None
+            return OwnRuns(store.records(), str(path))
+    return OwnRuns(_records_of_jsonl(path), str(path)) if path.suffix == ".jsonl" and _is_record_export(path) else None
 
 
 def _is_record_export(path: Path) -> bool:

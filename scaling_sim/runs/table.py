@@ -213,7 +213,9 @@ def read_runs(
     Parameters
     ----------
     source : path, DataFrame, mapping, RunStore, records or RunTable
-        A .csv, .tsv, .jsonl or .parquet file; a study's folder; columns in memory.
+        A .csv, .tsv, .jsonl or .parquet file; a study's folder; columns in memory; a shipped experiment's name or a
+        .jsonl.xz file of one, of which those runs are taken that a law can be fitted to together (the others are
+        counted in `RunTable.dropped`; ``datasets.load(…).table(…)`` gives any of them).
     columns : mapping or str
         Our names to theirs: ``{"N": "params", "D": "tokens", "loss": "final_loss"}`` or ``"N=params,loss=final_loss"``.
         Theirs may be arithmetic on columns and numbers (``"params * 1e6"``, ``"bs * ti * 2048"``), a number that holds
@@ -252,9 +254,11 @@ def read_runs(
     conditions = parse_conditions(where)
     if isinstance(source, RunTable):
         return _selected(source, conditions)
-    records = own_records(source)
-    if records is not None:
-        return _selected(table_from_records(records[0], split=split, source=name or records[1]), conditions)
+    own = own_records(source)
+    if own is not None:
+        table = table_from_records(own.records, split=split, source=name or own.origin)
+        table = dataclasses.replace(table, dropped={**table.dropped, **own.dropped})
+        return _selected(table, conditions)
     mapping = parse_columns(columns) if isinstance(columns, str) else dict(columns or {})
     reading = Reading.of(
         source, mapping, where=conditions, decayed=decayed, vocab_size=vocab_size, duplicates=duplicates
