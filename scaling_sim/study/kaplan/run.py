@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from scaling_sim.study.kaplan.rates import Rates, rates_of
 from scaling_sim.study.kaplan.scales import H200, TINY
 from scaling_sim.study.kaplan.sittings import Sitting, commit, read_sittings, summary
 from scaling_sim.study.kaplan.systems import SYSTEMS, Text
-from scaling_sim.training import Job, Progress, run_sweep
+from scaling_sim.training import CompileAhead, Job, Progress, run_sweep
 
 CONFIGS = {config.name: config for config in (H200, TINY)}
 """By the name under which ``scaling-sim study`` takes them: `scaling_sim.study.presets.EXPERIMENTS`."""
@@ -226,7 +227,8 @@ class _Experiment:
             for name, why in self.dropped.items():
                 self.say(f"dropped: {name} ({why})")
             try:
-                self._train_all(store)
+                with self._compile_ahead(store):
+                    self._train_all(store)
             except OutOfTime:
                 self.flags.append("This sitting's time is over; the same command goes on.")
                 self.say(self.flags[-1])
@@ -234,6 +236,17 @@ class _Experiment:
                 planned = self._planned(store)
                 data = self._export(store, planned)
             return self._outcome(store, planned, data=data)
+
+    def _compile_ahead(self, store: RunStore) -> AbstractContextManager[object]:
+        """Kernels of all English systems, in the order in which they will be needed, while the first ones train."""
+        finished = _finished(store)
+        kept = [one for one in self._planned(store) if one.system.corpus == "english"]
+        jobs = [job for one in kept if one.system.name not in self.dropped for job in one.new]
+        todo = [job for job in jobs if job.run_id not in finished]
+        if not todo:
+            return nullcontext()
+        splits = self.corpora.built["english"].splits
+        return CompileAhead(todo, splits, backend=self.options.backend, device=self.options.device)
 
     def _train_all(self, store: RunStore) -> None:
         for system in SYSTEMS:
