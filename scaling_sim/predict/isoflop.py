@@ -46,7 +46,7 @@ class Valley:
     @property
     def log_N(self) -> float:
         """ln N of the minimum; NaN without one."""
-        return float(self.centre + _minimum(self.coefficients[None])[0])
+        return float(self.centre + minimum_of(self.coefficients[None])[0])
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class _Fit:
         ):
             noise = scale[:, None] * by_run[:, s.run] / np.sqrt(w)
             coefficients = c + noise @ P.T
-            found.append(centre + 0.5 * s.at + _minimum(coefficients[:, : self._degree + 1]))
+            found.append(centre + 0.5 * s.at + minimum_of(coefficients[:, : self._degree + 1]))
         return found
 
 
@@ -198,7 +198,7 @@ def _projection(X: Array, weight: Array) -> Array:
     return np.asarray(np.linalg.pinv(X * root[:, None]) * root)
 
 
-def _minimum(c: Array) -> Array:
+def minimum_of(c: Array) -> Array:
     """z at the minimum of c0 + c1 z + c2 z² (+ c3 z³), rows of ``c``; NaN where there is none."""
     c1, c2 = c[:, 1], c[:, 2]
     c3 = c[:, 3] if c.shape[1] > 3 else np.zeros(len(c))

@@ -186,22 +186,46 @@ def compare_methods(fit: Fit, compute: ArrayLike | None = None, *, seed: int = 0
         refused["law"] = _reason(error)
     try:
         points = points_of(fit)
-        notes += [points.note] if points.note else []
     except DataError as error:
         refused |= {"isoflop": _reason(error), "envelope": _reason(error)}
     else:
-        try:
-            minima = isoflop_minima(slices_of(points), num_draws=NUM_DRAWS, seed=int(rng.integers(2**31)))
-            estimates["isoflop"] = _by_minima(minima, budgets)
-        except DesignError as error:
-            refused["isoflop"] = _reason(error)
-        try:
-            estimates["envelope"] = _by_envelope(points, budgets, rng)
-        except DesignError as error:
-            refused["envelope"] = _reason(error)
+        notes += [points.note] if points.note else []
+        read, failed, minima = read_off(points, budgets, rng)
+        estimates, refused = estimates | read, refused | failed
     names = list(combinations(estimates, 2))
     pairs = tuple(_difference(estimates, pair, len(names), budgets, rng) for pair in names)
     return Methods(budgets, estimates, refused, minima, head(fit), tuple(notes), seed, pairs)
+
+
+def read_off(
+    points: Points, budgets: Array, rng: np.random.Generator
+) -> tuple[dict[str, Estimate], dict[str, str], Minima | None]:
+    """N*(C) by isoFLOP minima and by the envelope of ``points``, whatever their N and C count; no law is needed.
+
+    Parameters
+    ----------
+    points : Points
+        `scaling_sim.predict.slices.points_of` a fit, or one's own.
+    budgets : (k,) array
+        Compute, counted as in ``points``, at which N* is given.
+
+    Returns
+    -------
+    estimates by method, why the others could not be made, and the isoFLOP fits.
+    """
+    estimates: dict[str, Estimate] = {}
+    refused: dict[str, str] = {}
+    minima: Minima | None = None
+    try:
+        minima = isoflop_minima(slices_of(points), num_draws=NUM_DRAWS, seed=int(rng.integers(2**31)))
+        estimates["isoflop"] = _by_minima(minima, budgets)
+    except DesignError as error:
+        refused["isoflop"] = _reason(error)
+    try:
+        estimates["envelope"] = _by_envelope(points, budgets, rng)
+    except DesignError as error:
+        refused["envelope"] = _reason(error)
+    return estimates, refused, minima
 
 
 def _budgets(fit: Fit, compute: ArrayLike | None) -> Array:

@@ -1,0 +1,186 @@
+"""The three approaches of Hoffmann et al. 2022 (arXiv 2203.15556) on our runs, counted with and without embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from scaling_sim.errors import DataError, DesignError, ScalingSimError
+from scaling_sim.inference.approximate import ApproximateFit, approximate_fit
+from scaling_sim.predict.counts import countings
+from scaling_sim.predict.methods import Estimate, Methods, compare_methods
+from scaling_sim.report.figures.canvas import ACCENT, OURS, PAPER, ReportFigure, band, legend_below, line, points, sheet
+from scaling_sim.report.figures.ticks import log_axes
+from scaling_sim.report.table import number
+from scaling_sim.runs.table import RunTable, table_from_records
+from scaling_sim.study.reproduce.kaplan.drawing import Shades
+from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
+from scaling_sim.study.reproduce.kaplan.protocols import family_records
+
+if TYPE_CHECKING:
+    from scaling_sim.study.reproduce.kaplan.data import Data
+
+APPROACHES = {
+    "envelope": "approach 1, envelope",
+    "isoflop": "approach 2, isoFLOP cubics",
+    "law": "approach 3, parametric",
+}
+COLOURS = {"envelope": ACCENT, "isoflop": PAPER, "law": OURS}
+CHINCHILLA = {"envelope": 0.50, "isoflop": 0.49, "law": 0.46}
+"""Exponents of Hoffmann et al. 2022, Table 2, all parameters counted."""
+WAYS = {"total": "all parameters", "non-embedding": "non-embedding N"}
+SEVERAL = 3
+"""Lengths of a size from which decay branches can take the place of curves."""
+THINNING = 8
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to count, with the law fitted to it and what the three approaches say."""
+
+    name: str
+    fit: ApproximateFit
+    methods: Methods
+
+
+def approaches(data: Data) -> Finding:
+    """Best size against compute by envelope, isoFLOP minima and parametric law."""
+    table, basis = finished_rows(data)
+    ways = [way for name in WAYS if (way := _way(table, name, data.seed)) is not None]
+    if not ways:
+        raise DataError("the runs identify no law of N and tokens under either count")
+
+    def draw() -> ReportFigure:
+        titles = [f"IsoFLOP valleys, {WAYS[ways[0].name]}", *(f"N*(C), {WAYS[way.name]}" for way in ways)]
+        figure, axes = sheet("approaches", "Chinchilla's three approaches", titles, height=4.6)
+        _valleys(axes[0], ways[0])
+        for ax, way in zip(axes[1:], ways, strict=True):
+            _sizes(ax, way)
+        figure.reading = f"Runs: {basis}. Bands are 90 and 50 % intervals of each approach; numbers are exponents a."
+        return figure
+
+    rows = tuple(row for way in ways for row in _rows(way, basis))
+    return Finding("Chinchilla 1-3", "Chinchilla's three approaches on our runs", rows, draw, _remark(ways, basis))
+
+
+def finished_rows(data: Data) -> tuple[RunTable, str]:
+    """Runs whose rate decayed where they end, several lengths of each size; else points of the curves, and which."""
+    with suppress(DataError):
+        table = table_from_records(data.records("final", schedule="decay"), source=data.source)
+        table = table.select(table.N > 0, "N = 0: outside a power law of N")
+        _, lengths = np.unique(table.N, return_counts=True)
+        if np.sum(lengths >= SEVERAL) >= 5:
+            return table, "decay branches, each decayed where it ends"
+    return _points_as_runs(data), "points of constant-rate curves, each taken as a run (no decay)"
+
+
+def _points_as_runs(data: Data) -> RunTable:
+    """Some points of each curve, evenly spaced in ln tokens, as if each were a run that ended there."""
+    table = table_from_records(family_records(data), source=data.source)
+    keep = np.zeros(len(table), dtype=bool)
+    for run in np.unique(table.run):
+        rows = np.flatnonzero(table.run == run)
+        wanted = np.linspace(np.log(table.tokens[rows].min()), np.log(table.tokens[rows].max()), THINNING)
+        keep[rows[np.unique(np.abs(np.log(table.tokens[rows])[:, None] - wanted).argmin(axis=0))]] = True
+    table = table.select(keep, "thinned")
+    names = np.array(table.row_names())
+    none = np.zeros(len(table), dtype=bool)
+    return replace(table, run=names, curve=none, decayed=~none, data_hash="")
+
+
+def _way(table: RunTable, name: str, seed: int) -> Way | None:
+    """The table counted one way, fitted and compared; None if the law is not identified."""
+    found = countings(table)
+    count = found["own"] if name == "non-embedding" else found[name]
+    changed = replace(table, N=count.N, C=count.cost, data_hash="")
+    try:
+        fit = approximate_fit(changed, "chinchilla", num_draws=1000, seed=seed)
+        return Way(name, fit, compare_methods(fit, seed=seed))
+    except (DesignError, DataError):
+        return None
+
+
+def _rows(way: Way, basis: str) -> Iterator[Row]:
+    n = way.fit.runs.num_runs
+    for name, words in APPROACHES.items():
+        paper = CHINCHILLA[name] if way.name == "total" else None
+        label = f"a in N* ∝ C^a, {words}, {WAYS[way.name]}"
+        if name in way.methods.estimates:
+            estimate = way.methods.estimates[name]
+            how = (
+                "posterior" if name == "law" else "bootstrap over runs" if name == "envelope" else "draws of the minima"
+            )
+            yield Row.of(label, paper, estimate.exponent, n, "", f"{how}; {basis}")
+            tokens = label.replace("a in N* ∝ C^a", "b in tokens* ∝ C^b")
+            yield Row.of(
+                tokens, None if paper is None else round(1 - paper, 2), 1 - estimate.exponent.draws, n, "", "1 − a"
+            )
+        else:
+            yield Row(label, paper, float("nan"), None, 0, "", way.methods.refused[name])
+    p = way.fit.draws
+    for key, paper in (("alpha", 0.34), ("beta", 0.28), ("E", None)):
+        text = f"{ {'alpha': 'α', 'beta': 'β', 'E': 'E'}[key] } of E + A/N^α + B/tokens^β, {WAYS[way.name]}"
+        remark = "posterior" + ("; nats per byte, no paper value to compare" if key == "E" else "")
+        yield Row.of(text, paper if way.name == "total" else None, p[key], n, "nats" if key == "E" else "", remark)
+
+
+def _valleys(ax: Axes, way: Way) -> None:
+    minima = way.methods.minima
+    if minima is None:
+        ax.annotate(way.methods.refused.get("isoflop", "no minima"), (0.05, 0.9), xycoords="axes fraction", wrap=True)
+        return
+    shades = Shades(np.exp(minima.log_C), "C")
+    for valley, one in zip(minima.valleys, minima.slices, strict=True):
+        colour = shades(float(np.exp(valley.log_C)))
+        text = f"{number(float(np.exp(valley.log_C)), 2)} FLOP"
+        points(ax, np.exp(one.log_N), np.exp(one.log_loss), series=text, colour=colour, size=3.0)
+        grid = np.linspace(*valley.span, 50)
+        line(ax, np.exp(grid), np.exp(valley.log_loss(grid)), series=text, colour=colour, width=1.1)
+        best = np.array([valley.log_N])
+        points(ax, np.exp(best), np.exp(valley.log_loss(best)), series=f"minimum, {text}", colour=colour, hollow=True)
+    ax.set_xlabel("parameters")
+    ax.set_ylabel("loss, nats per byte")
+    log_axes(ax)
+    ends = [number(float(np.exp(minima.log_C[k])), 1) for k in (0, -1)]
+    ax.annotate(f"budgets {ends[0]} (light) to {ends[1]} FLOP", (0.03, 0.02), xycoords="axes fraction", fontsize=7.8)
+
+
+def _sizes(ax: Axes, way: Way) -> None:
+    estimates = way.methods.estimates
+    spans = [e.span for e in estimates.values() if e.span is not None]
+    grid = np.geomspace(min(low for low, _ in spans), max(high for _, high in spans), 30)
+    for name, words in APPROACHES.items():
+        if name in estimates:
+            text = f"{words}: {_text(estimates[name])}"
+            dashes = {"law": "-", "isoflop": "--"}.get(name, ":")
+            draws = np.exp(estimates[name].at(grid))
+            band(ax, grid, draws, series=name, colour=COLOURS[name], label=text, dashes=dashes, width=1.3)
+    ax.set_xlabel("compute 6·N·tokens, FLOP")
+    ax.set_ylabel("best size N*, parameters")
+    log_axes(ax)
+    legend_below(ax)
+
+
+def _text(estimate: Estimate) -> str:
+    low, high = estimate.exponent.interval()
+    return f"{estimate.exponent.median:.2f} ({low:.2f}-{high:.2f})"
+
+
+def _remark(ways: list[Way], basis: str) -> str:
+    middle = {
+        (way.name, name): estimate.exponent.median for way in ways for name, estimate in way.methods.estimates.items()
+    }
+    parts = []
+    for way in ways:
+        said = ", ".join(f"{middle[way.name, n]:.2f} ({n})" for n in APPROACHES if (way.name, n) in middle)
+        parts.append(f"{WAYS[way.name][0].upper() + WAYS[way.name][1:]}: a = {said}.")
+        if not way.fit.converged:
+            parts.append(f"Importance sampling of the law failed ({way.fit.ess:.0f} effective draws).")
+    with suppress(ScalingSimError):
+        parts.append(ways[0].methods.verdict)
+    return f"Runs: {basis}. " + " ".join(parts)
