@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scaling_sim.errors import ConfigError, LawError
 from scaling_sim.laws import kaplan
 from scaling_sim.laws.base import Array, Centre, Coordinate, Law, Normal, Parameters, stack
+from scaling_sim.laws.batch_sweeps import MIN_BATCHES, BatchSweep, batch_sweeps, usable
 from scaling_sim.laws.observations import Observations, Rows, observations
 from scaling_sim.runs.table import RunTable
 
@@ -20,8 +21,8 @@ LEVELS = 8
 SOURCES = ("auto", "measured", "sweep", "noise-scale")
 _MEASURED = "B_crit as the source gives it"
 _SWEEP = (
-    "B_crit from lines S = S_min + S_min·B_crit/B through matched batch sweeps (eq. 5.1); the losses at which one "
-    "sweep is read are not independent, so intervals are too narrow"
+    "B_crit from lines S = S_min + S_min·B_crit/B through matched batch sweeps (eq. 5.1), S less half the warm-up; the "
+    "losses at which one sweep is read are not independent, so intervals are too narrow"
 )
 _NOISE_SCALE = (
     "B_crit was not measured: the gradient noise scale of the curves stands for it (eq. 5.1 and McCandlish et al. 2018 "
@@ -122,7 +123,7 @@ class CriticalBatch(Law):
     def _of_sweeps(self, runs: RunTable) -> Observations:
         loss, batch, run = sweep_points(runs)
         sizes = [float(name.removeprefix("N=")) for name in np.unique(run)]
-        used = _usable(runs) & np.isin([f"{N:g}" for N in runs.N], [f"{N:g}" for N in sizes])
+        used = usable(runs) & np.isin([f"{N:g}" for N in runs.N], [f"{N:g}" for N in sizes])
         dropped = {"not a point of a batch sweep": runs.row_names(~used)} if not used.all() else {}
         return Observations(
             columns={"loss": loss},
@@ -143,52 +144,31 @@ class CriticalBatch(Law):
 def sweep_points(runs: RunTable) -> tuple[Array, Array, NDArray[np.str_]]:
     """Losses, critical batches in tokens and names of their batch sweeps, (n,) each.
 
-    One sweep is all curves of one N. Levels are spaced evenly in log loss over the range that all its batches pass; a
-    level whose line has no positive slope and intercept is left out.
+    One sweep is all curves of one N, each batch at its best learning rate. Levels are spaced evenly in log loss over
+    the range that all its batches pass; a level whose line has no positive slope and intercept is left out.
     """
     loss: list[float] = []
     batch: list[float] = []
     name: list[str] = []
-    usable = _usable(runs)
-    for N in np.unique(runs.N[usable]):
-        curves = _curves_by_batch(runs, usable & (runs.N == N))
-        for level, critical in _hyperbolas(curves) if len(curves) >= 3 else ():
+    for sweep in batch_sweeps(runs, LEVELS, passed_by=None):
+        for level, critical in hyperbolas(sweep):
             loss.append(level)
             batch.append(critical)
-            name.append(f"N={N:g}")
+            name.append(f"N={sweep.N:g}")
     return np.array(loss), np.array(batch), np.array(name, dtype=np.str_)
 
 
-def _usable(runs: RunTable) -> NDArray[np.bool_]:
-    return runs.curve & np.isfinite(runs.B) & np.isfinite(runs.S)
-
-
-def _curves_by_batch(runs: RunTable, rows: NDArray[np.bool_]) -> dict[float, tuple[Array, Array]]:
-    """Batch → (log loss, log S), sorted by falling loss, only points below all earlier ones; seeds are averaged."""
-    curves = {}
-    for B in np.unique(runs.B[rows]):
-        points = np.flatnonzero(rows & (runs.B == B))
-        S, place = np.unique(runs.S[points], return_inverse=True)
-        loss = np.bincount(place, np.log(runs.loss[points])) / np.bincount(place)
-        low = np.minimum.accumulate(loss)
-        keep = np.concatenate([[True], low[1:] < low[:-1]])
-        if np.count_nonzero(keep) >= 3:
-            curves[float(B)] = (loss[keep], np.log(S[keep]))
-    return curves
-
-
-def _hyperbolas(curves: Mapping[float, tuple[Array, Array]]) -> list[tuple[float, float]]:
-    """(loss, B_crit) at `LEVELS` losses that all curves pass."""
-    high = min(float(loss[0]) for loss, _ in curves.values())
-    low = max(float(loss[-1]) for loss, _ in curves.values())
-    inverse_B = np.array([1.0 / B for B in curves])
+def hyperbolas(sweep: BatchSweep) -> list[tuple[float, float]]:
+    """(loss, B_crit) of a sweep, one loss at a time, by the line S = S_min + S_min·B_crit/B."""
     points = []
-    for level in np.linspace(low, high, LEVELS + 2)[1:-1] if low < high else ():
-        steps = np.exp([np.interp(-level, -loss, log_S) for loss, log_S in curves.values()])
+    for level, steps in zip(sweep.loss.tolist(), sweep.full_steps().T, strict=True):
+        known = np.isfinite(steps)
+        if np.count_nonzero(known) < MIN_BATCHES:
+            continue
         # relative weights: a step count is known to a fraction of itself
-        slope, intercept = np.polyfit(inverse_B, steps, 1, w=1.0 / steps)
+        slope, intercept = np.polyfit(1.0 / sweep.B[known], steps[known], 1, w=1.0 / steps[known])
         if slope > 0 and intercept > 0:
-            points.append((float(np.exp(level)), float(slope / intercept)))
+            points.append((level, float(slope / intercept)))
     return points
 
 
