@@ -137,11 +137,11 @@ def estimate(
                 runs=len(one.jobs),
                 new_runs=len(todo),
                 compute_flops=sum(map(compute, todo)),
-                evaluation_share=share_of_evaluation(todo),
+                evaluation_share=float(share_of_evaluation(todo)),
                 large_runs=sum(compute(job) > LARGE_RUN for job in todo),
                 kernels=len(fresh),
                 compile_seconds=compile_seconds,
-                seconds=seconds,
+                seconds=float(seconds),
             )
         )
     return rows
