@@ -1,8 +1,8 @@
 """The models: an LSTM, and a transformer that may go through its layers several times.
 
 The transformer is the library's (pre-LN, tanh-GELU, learned positions, tied embedding, no linear biases, weights from
-N(0, 0.02²)), so that with ``reuse = 1`` it is the control. Suffixes: B sequences, T positions, D width, H heads, C
-width of a head.
+N(0, 0.02²)), so that with ``reuse = 1`` it is the control. Suffixes: B sequences, T positions, D width, F width
+of the feed-forward part, H heads, C width of a head.
 """
 
 from __future__ import annotations
@@ -122,9 +122,10 @@ class Block(nn.Module):
     def forward(self, x_BTD: Tensor) -> Tensor:
         B, T, D = x_BTD.shape
         q_BHTC, k_BHTC, v_BHTC = self.qkv(self.norm1(x_BTD)).view(B, T, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)
-        mixed_BHTC = functional.scaled_dot_product_attention(q_BHTC, k_BHTC, v_BHTC, is_causal=True)
+        mixed_BHTC: Tensor = functional.scaled_dot_product_attention(q_BHTC, k_BHTC, v_BHTC, is_causal=True)
         x_BTD = x_BTD + self.out(mixed_BHTC.transpose(1, 2).reshape(B, T, D))
-        return x_BTD + self.down(functional.gelu(self.up(self.norm2(x_BTD)), approximate="tanh"))
+        hidden_BTF: Tensor = functional.gelu(self.up(self.norm2(x_BTD)), approximate="tanh")
+        return x_BTD + self.down(hidden_BTF)
 
 
 def _matrix(inputs: int, outputs: int, deviation: float) -> nn.Linear:

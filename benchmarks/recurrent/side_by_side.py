@@ -115,7 +115,7 @@ class SideBySide(Generic[T]):
             active.remove(job)
             self.say(f"{time.perf_counter() - self.began:6.1f} s  {job.name}")
         except refused as error:
-            dropped[job.name] = str(error)
+            dropped[job.name] = str(error).split("\n", 1)[0]
             active.remove(job)
         self.done += before - job.left
 

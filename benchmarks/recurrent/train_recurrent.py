@@ -10,6 +10,7 @@ See README.md beside this file.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import subprocess
 import sys
@@ -79,6 +80,7 @@ def chosen_corpus(arguments: argparse.Namespace, cache: Path) -> Corpus:
 
 def measure(plan: list[Any], settings: Settings, corpus: Corpus, arguments: argparse.Namespace, began: float) -> int:
     """Train everything for which there is time and write it."""
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # as many streams that do not wait for one another
     import torch
 
     from benchmarks.recurrent.side_by_side import Job, SideBySide
@@ -89,7 +91,7 @@ def measure(plan: list[Any], settings: Settings, corpus: Corpus, arguments: argp
     device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cpu":
         torch.set_num_threads(1)
-    text = Text(corpus, settings, device)
+    text = Text(corpus, settings, device, [spec.n_ctx for spec in plan])
     jobs: list[Job[RecurrentRun]] = [
         Job(spec.name, alone_seconds(spec, settings), settings.updates, partial(train, spec, text, settings))
         for spec in plan
@@ -97,7 +99,7 @@ def measure(plan: list[Any], settings: Settings, corpus: Corpus, arguments: argp
     slots = arguments.slots if device.type == "cuda" else 1
     left = arguments.seconds - (time.perf_counter() - began)
     work = SideBySide[RecurrentRun](slots, GAIN, left, lambda line: print(line, file=sys.stderr, flush=True))
-    outcome = work.run(jobs, refused=(DivergedError, torch.cuda.OutOfMemoryError))
+    outcome = work.run(jobs, refused=(DivergedError, RuntimeError))
     facts = known_facts(corpus, settings, arguments.key, device) | {
         "seconds": round(time.perf_counter() - began, 1),
         "seconds_before_training": round(arguments.seconds - left, 1),

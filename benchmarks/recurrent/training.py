@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
+import numpy as np
 from torch import Tensor
 
 from benchmarks.recurrent.models import Spec
@@ -47,7 +48,7 @@ def train(spec: Spec, text: Text, settings: Settings) -> Steps[RecurrentRun]:
         states.append(trial.state())
     yield 0, trial.done()
     found = [_number(points[-1][1].means["validation"]) for points in sweep_points]
-    best = min(range(len(found)), key=lambda i: math.inf if found[i] is None else found[i])
+    best = int(np.argmin([math.inf if loss is None else loss for loss in found]))
     trial.load(states[best])
     trial.set_rates(settings.rates(candidates[best]))
     points = sweep_points[best] + (yield from _advance(trial, settings.sweep_steps, settings.steps))

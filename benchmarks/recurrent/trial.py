@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -28,18 +28,18 @@ EVALUATED_TOKENS = 131_072
 class Text:
     """A corpus on the device: the training split whole, of the others the windows that are evaluated."""
 
-    def __init__(self, corpus: Corpus, settings: Settings, device: torch.device) -> None:
+    def __init__(self, corpus: Corpus, settings: Settings, device: torch.device, contexts: Iterable[int]) -> None:
         self.corpus, self.settings, self.device = corpus, settings, device
         train = np.array(corpus.splits["train"])
         self.train = torch.from_numpy(train if train.dtype == np.uint8 else train.astype(np.int32)).to(device)
-        self._windows: dict[int, dict[str, Tensor]] = {}
+        self.windows = {n_ctx: self._windows(n_ctx) for n_ctx in set(contexts)}
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # other streams will read them
 
-    def windows(self, n_ctx: int) -> dict[str, Tensor]:
+    def _windows(self, n_ctx: int) -> dict[str, Tensor]:
         """(n, n_ctx + 1) tokens of every split but ``train``: the library's choice of windows and their shares."""
-        if n_ctx not in self._windows:
-            splits = usable_splits(self.corpus.splits, n_ctx)
-            self._windows[n_ctx] = {name: self._cut(name, n_ctx) for name in splits if name != "train"}
-        return self._windows[n_ctx]
+        splits = usable_splits(self.corpus.splits, n_ctx)
+        return {name: self._cut(name, n_ctx) for name in splits if name != "train"}
 
     def _cut(self, split: str, n_ctx: int) -> Tensor:
         tokens = self.corpus.splits[split]
@@ -170,15 +170,17 @@ class Trial:
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
         """Losses on the fixed windows of every split."""
+        self.model.eval()  # an LSTM then keeps nothing for a backward pass
         with self.on_stream():
             means, rows = {}, max(1, EVALUATED_TOKENS // self.spec.n_ctx)
-            for name, windows in self.text.windows(self.spec.n_ctx).items():
+            for name, windows in self.text.windows[self.spec.n_ctx].items():
                 losses_nT = torch.cat([self._losses(part) for part in windows.split(rows)]).double()
                 means[name] = losses_nT.mean()
                 if name == "test":
                     positions_T = losses_nT.mean(dim=0)
                     error = losses_nT.mean(dim=1).std() / len(losses_nT) ** 0.5
-            return Evaluation(means, positions_T, error)
+        self.model.train()
+        return Evaluation(means, positions_T, error)
 
     def nearly_done(self) -> Callable[[], bool]:
         """A question: has the device done all that was queued before the last such call? So one part waits in line."""

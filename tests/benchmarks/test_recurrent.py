@@ -7,8 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scaling_sim.data.batches import Batches, evaluation_starts
+from scaling_sim.data.corpus import Corpus
 from scaling_sim.datasets.recurrent import RecurrentRuns, load_recurrent, write_recurrent
+from scaling_sim.engine.cohort import Cohort, Member
 from scaling_sim.engine.reference_model import position_losses
+from scaling_sim.engine.registry import get_backend
 from scaling_sim.errors import DataError
 from scaling_sim.model.count import flops_per_token, num_parameters
 from scaling_sim.model.init import initial_parameters
@@ -21,6 +25,8 @@ pytestmark = pytest.mark.torch
 from benchmarks.recurrent.models import Spec  # noqa: E402
 from benchmarks.recurrent.plan import Settings, full_plan, smoke_plan  # noqa: E402
 from benchmarks.recurrent.side_by_side import Job, SideBySide  # noqa: E402
+from benchmarks.recurrent.training import train  # noqa: E402
+from benchmarks.recurrent.trial import Text, Trial  # noqa: E402
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "recurrent" / "train_recurrent.py"
 
@@ -133,6 +139,57 @@ def test_plan_keeps_to_its_sizes():
         assert min(abs(np.log(run.N / size)) for size in (5.3e4, 2.1e5, 8.8e5, 3.5e6)) < 0.1
     assert len({spec.name for spec in full_plan()}) == len(full_plan())
     assert all(stop <= Settings().steps for stop in Settings().stops)
+
+
+def tiny_text(settings):
+    """A few kilobytes that are easy to learn."""
+    rng = np.random.default_rng(1)
+    tokens = np.repeat(rng.integers(97, 105, 6000), 2).astype(np.uint8)
+    splits = {"train": tokens[:8000], "validation": tokens[8000:10000], "test": tokens[10000:]}
+    return Text(Corpus("tiny", "0" * 16, 256, splits), settings, torch.device("cpu"), [16])
+
+
+def outcome_of(work):
+    """The result of a generator that is gone through."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+
+
+@pytest.mark.parametrize("spec", [Spec("lstm", 1, 1, 8, 0, 16), Spec("recurrent", 1, 2, 8, 1, 16)], ids=str)
+def test_the_best_trial_of_a_sweep_is_continued_as_if_it_were_alone(spec):
+    settings = Settings(steps=24, batch_tokens=64, warmup=2, multiples=(0.1, 30.0, 1.0), test_tokens=512)
+    text = tiny_text(settings)
+    run = outcome_of(train(spec, text, settings))
+    losses = dict(run.sweep)
+    assert run.peak_lr == min(losses, key=losses.get) != run.sweep[0][0]
+    alone = Trial(spec, text, settings)
+    alone.set_rates(settings.rates(run.peak_lr))
+    alone.advance(settings.steps)
+    assert run.loss == pytest.approx(float(alone.evaluate().means["test"]), abs=1e-6)
+    assert run.curve[0].losses["test"] > run.loss
+
+
+def test_updates_are_the_library_s():
+    """Adam, clipping, warm-up, decay, batches: as in a trainer of the NumPy backend."""
+    settings = Settings(steps=10, batch_tokens=64, warmup=2, test_tokens=512)
+    text = tiny_text(settings)
+    spec = Spec("transformer", 2, 1, 16, 2, 16, seed=3)
+    shape = Shape(n_layer=2, d_model=16, n_head=2, n_ctx=16)
+    trial = Trial(spec, text, settings)
+    weights_of(trial.model, initial_parameters(shape, 3, np.float32))
+    rates = settings.rates(0.02)
+    trial.set_rates(rates)
+    trial.advance(settings.steps)
+    cohort = Cohort(shape=shape, batch_sequences=4, members=(Member(id=0, seed=3),))
+    trainer = get_backend("numpy").start(cohort, text.corpus.splits, "cpu", "float64")
+    starts = Batches(8000, 16, 4, 3).starts(0, settings.steps)
+    trainer.advance(0, starts[:, None], rates[:, None])
+    windows = evaluation_starts(len(text.corpus.splits["test"]), 16, 32).reshape(1, -1)
+    mean, _ = trainer.evaluate("test", windows)
+    np.testing.assert_allclose(trial.evaluate().positions_T.numpy(), mean[0], atol=2e-4)
 
 
 def fake(name, parts, alone=1.0):
