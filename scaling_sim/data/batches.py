@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling_sim.data.permutation import U64, hash_words, permute, scaled
+from scaling_sim.data.permutation import I64, U64, Tables, hash_words, permute, scaled, sides
 from scaling_sim.errors import ConfigError, DataError
+
+BLOCK = 2**16
+"""Sequences computed at a time: what they need stays in the processor's cache."""
 
 
 class Batches:
@@ -74,18 +77,42 @@ class Batches:
         if first_step < 0 or num_steps < 0:
             raise ConfigError(f"first_step and num_steps must not be negative, got {first_step} and {num_steps}")
         first = first_step * self.batch_sequences
-        count = num_steps * self.batch_sequences
-        if count == 0:
-            return np.zeros((num_steps, self.batch_sequences), np.int64)
-        sequence = np.arange(first, first + count, dtype=np.int64)
-        epoch, place = np.divmod(sequence, self.windows_per_epoch)
-        epochs = np.arange(epoch[0], epoch[-1] + 1)
-        number = epoch - epoch[0]
-        keys = hash_words(self.seed, epochs, 1)
-        shifts = scaled(hash_words(self.seed, epochs, 2), self.num_shifts)
-        window: U64 = permute(place.astype(np.uint64), self.windows_per_epoch, keys[number])
-        starts: NDArray[np.int64] = (window * np.uint64(self.n_ctx) + shifts[number]).astype(np.int64)
+        starts = np.empty(num_steps * self.batch_sequences, np.int64)
+        tables: tuple[range, Tables] | None = None
+        for low in range(0, len(starts), BLOCK):
+            block = starts[low : low + BLOCK]
+            epochs = self._epochs(first + low, len(block))
+            if len(epochs) * sum(sides(self.windows_per_epoch)) > len(starts):
+                self._fill(block, first + low, epochs, None)
+                continue
+            if tables is None or tables[0] != epochs:
+                tables = epochs, Tables(self.windows_per_epoch, self._keys(epochs))
+            self._fill(block, first + low, epochs, tables[1])
         return starts.reshape(num_steps, self.batch_sequences)
+
+    def _epochs(self, first: int, count: int) -> range:
+        """Passes over the data to which sequences ``first`` … belong."""
+        return range(first // self.windows_per_epoch, (first + count - 1) // self.windows_per_epoch + 1)
+
+    def _keys(self, epochs: range) -> U64:
+        return hash_words(self.seed, np.arange(epochs.start, epochs.stop), 1)
+
+    def _fill(self, block: I64, first: int, epochs: range, tables: Tables | None) -> None:
+        """Write the starts of sequences ``first`` … into ``block``; tables and the direct way give the same."""
+        place = np.arange(len(block)) + (first - epochs.start * self.windows_per_epoch)
+        which = None
+        if len(epochs) > 1:
+            which = place // self.windows_per_epoch
+            place -= which * self.windows_per_epoch
+        if tables is not None:
+            window = tables.permute(place, which)
+        else:
+            keys = self._keys(epochs)
+            keys = np.broadcast_to(keys, block.shape) if which is None else keys[which]
+            window = permute(place.astype(np.uint64), self.windows_per_epoch, keys).astype(np.int64)
+        shifts = scaled(hash_words(self.seed, np.arange(epochs.start, epochs.stop), 2), self.num_shifts)
+        np.multiply(window, self.n_ctx, out=block)
+        block += shifts.astype(np.int64)[0 if which is None else which]
 
 
 def evaluation_starts(num_tokens: int, n_ctx: int, num_sequences: int) -> NDArray[np.int64]:

@@ -4,6 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scaling_sim.data import Batches, evaluation_starts
+from scaling_sim.data import batches as module
+from scaling_sim.data.permutation import hash_words, permute, scaled
 from scaling_sim.errors import ConfigError, DataError
 
 
@@ -41,6 +43,31 @@ def test_resuming_anywhere_changes_nothing(batch, first, before, after):
     np.testing.assert_array_equal(whole, np.concatenate(parts[::-1]))
     assert whole.shape == (before + after, batch.batch_sequences)
     assert whole.dtype == np.int64
+
+
+def plainly(batch: Batches, first_step: int, num_steps: int) -> np.ndarray:
+    """`Batches.starts` without blocks and tables, as it was first written: what every stored run has read."""
+    first = first_step * batch.batch_sequences
+    epoch, place = np.divmod(np.arange(first, first + num_steps * batch.batch_sequences), batch.windows_per_epoch)
+    keys, hashed = hash_words(batch.seed, epoch, 1), hash_words(batch.seed, epoch, 2)
+    window = permute(place.astype(np.uint64), batch.windows_per_epoch, keys)
+    starts = window * np.uint64(batch.n_ctx) + scaled(hashed, batch.num_shifts)
+    return starts.astype(np.int64).reshape(num_steps, batch.batch_sequences)
+
+
+@settings(max_examples=200, deadline=None)
+@given(batches(), st.integers(0, 10**9), st.integers(0, 40), st.sampled_from([40, 300, module.BLOCK]))
+def test_blocks_and_tables_change_no_start(batch, first, num_steps, block):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK", block)
+        np.testing.assert_array_equal(batch.starts(first, num_steps), plainly(batch, first, num_steps))
+
+
+@pytest.mark.parametrize(("unique_tokens", "n_ctx"), [(10**8, 128), (10**8 + 3, 8), (2 * 10**5, 128), (10**12, 1)])
+def test_long_calls_give_the_same_starts(unique_tokens, n_ctx):
+    batch = Batches(unique_tokens, n_ctx, 64, seed=2**63 + 5)
+    first = max(0, 3 * batch.windows_per_epoch // 64 - 700)  # an epoch ends on the way
+    np.testing.assert_array_equal(batch.starts(first, 2500), plainly(batch, first, 2500))
 
 
 @settings(max_examples=100, deadline=None)

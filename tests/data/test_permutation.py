@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaling_sim.data.permutation import hash_words, mix64, permute, scaled
+from scaling_sim.data.permutation import Tables, hash_words, mix64, permute, scaled
 
 
 @settings(max_examples=200, deadline=None)
@@ -20,6 +20,18 @@ def test_large_sizes_stay_in_range_without_collisions(size, key):
     image = permute(index, size, np.full(len(index), key, np.uint64))
     assert (image < size).all()
     assert len(np.unique(image)) == len(index)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 10**6), st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=5), st.integers(0, 2**32))
+def test_tables_give_the_same_images(size, keys, seed):
+    rng = np.random.default_rng(seed)
+    place, which = rng.integers(0, size, 500), rng.integers(0, len(keys), 500)
+    keys = np.array(keys, np.uint64)
+    plain = permute(place.astype(np.uint64), size, keys[which])
+    np.testing.assert_array_equal(Tables(size, keys).permute(place, which), plain)
+    first = permute(place.astype(np.uint64), size, np.broadcast_to(keys[0], place.shape))
+    np.testing.assert_array_equal(Tables(size, keys[:1]).permute(place), first)
 
 
 def test_reads_single_places_like_the_whole():
