@@ -26,7 +26,7 @@ SMALL = ("lr", "context")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as benchmarks/corpora makes it."""
     folder = tmp_path_factory.mktemp("english")
-    for name, first, count in (("train", 0, 60), ("held-out/novels", 1000, 3), ("held-out/c-code", 2000, 3)):
+    for name, first, count in (("train", 0, 60), ("held_out/novels", 1000, 3), ("held_out/c-code", 2000, 3)):
         (folder / name).mkdir(parents=True)
         for number in range(first, first + count):
             (folder / name / f"{number}.txt").write_text(words(number))

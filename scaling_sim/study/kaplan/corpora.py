@@ -19,7 +19,7 @@ from scaling_sim.study.kaplan.systems import Text
 ENVIRONMENT = "SCALING_SIM_CORPUS"
 """Variable that names the folder of the English text."""
 DEFAULT_FOLDER = Path(".corpus/english")
-TRAIN, HELD_OUT = "train", "held-out"
+TRAIN, HELD_OUT = "train", "held_out"
 """Folders in it: text that is split into train, validation and test; and one folder for each other distribution."""
 BYTES_PER_TOKEN = 3.5
 """Of the byte-pair encoding, before it is known."""
