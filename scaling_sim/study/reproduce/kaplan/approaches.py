@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 
 from scaling_sim.errors import DataError, DesignError, ScalingSimError
 from scaling_sim.inference.approximate import ApproximateFit, approximate_fit
@@ -56,12 +57,19 @@ def approaches(data: Data) -> Finding:
         raise DataError("the runs identify no law of N and tokens under either count")
 
     def draw() -> ReportFigure:
-        titles = [f"IsoFLOP valleys, {WAYS[ways[0].name]}", *(f"N*(C), {WAYS[way.name]}" for way in ways)]
-        figure, axes = sheet("approaches", "Chinchilla's three approaches", titles, height=4.6)
-        _valleys(axes[0], ways[0])
-        for ax, way in zip(axes[1:], ways, strict=True):
-            _sizes(ax, way)
-        figure.reading = f"Runs: {basis}. Bands are 90 and 50 % intervals of each approach; numbers are exponents a."
+        titles = [f"IsoFLOP valleys, {WAYS[ways[0].name]}", "Tokens per parameter at the best size"]
+        figure, (left, right) = sheet("approaches", "Chinchilla's three approaches", titles, height=5.0)
+        _valleys(figure, left, ways[0])
+        for way in ways:
+            _ratios(right, way)
+        right.set_xlabel("compute 6·N·tokens, FLOP")
+        right.set_ylabel("tokens per parameter")
+        log_axes(right)
+        legend_below(right)
+        figure.reading = (
+            f"Runs: {basis}. Right: a level line is a = .5, numbers are a with 90 % intervals; bands 90 and 50 %; "
+            "pale without embeddings."
+        )
         return figure
 
     rows = tuple(row for way in ways for row in _rows(way, basis))
@@ -129,7 +137,7 @@ def _rows(way: Way, basis: str) -> Iterator[Row]:
         yield Row.of(text, paper if way.name == "total" else None, p[key], n, "nats" if key == "E" else "", remark)
 
 
-def _valleys(ax: Axes, way: Way) -> None:
+def _valleys(figure: ReportFigure, ax: Axes, way: Way) -> None:
     minima = way.methods.minima
     if minima is None:
         ax.annotate(way.methods.refused.get("isoflop", "no minima"), (0.05, 0.9), xycoords="axes fraction", wrap=True)
@@ -146,24 +154,23 @@ def _valleys(ax: Axes, way: Way) -> None:
     ax.set_xlabel("parameters")
     ax.set_ylabel("loss, nats per byte")
     log_axes(ax)
-    ends = [number(float(np.exp(minima.log_C[k])), 1) for k in (0, -1)]
-    ax.annotate(f"budgets {ends[0]} (light) to {ends[1]} FLOP", (0.03, 0.02), xycoords="axes fraction", fontsize=7.8)
+    shades.key(figure, ax)
 
 
-def _sizes(ax: Axes, way: Way) -> None:
-    estimates = way.methods.estimates
-    spans = [e.span for e in estimates.values() if e.span is not None]
-    grid = np.geomspace(min(low for low, _ in spans), max(high for _, high in spans), 30)
+def _ratios(ax: Axes, way: Way) -> None:
+    """Tokens per parameter, C/(6·N*²), by every approach over the compute that it measured."""
     for name, words in APPROACHES.items():
-        if name in estimates:
-            text = f"{words}: {_text(estimates[name])}"
-            dashes = {"law": "-", "isoflop": "--"}.get(name, ":")
-            draws = np.exp(estimates[name].at(grid))
-            band(ax, grid, draws, series=name, colour=COLOURS[name], label=text, dashes=dashes, width=1.3)
-    ax.set_xlabel("compute 6·N·tokens, FLOP")
-    ax.set_ylabel("best size N*, parameters")
-    log_axes(ax)
-    legend_below(ax)
+        estimate = way.methods.estimates.get(name)
+        if estimate is None or estimate.span is None:
+            continue
+        grid = np.geomspace(*estimate.span, 30)
+        draws = grid / (6 * np.exp(2 * estimate.at(grid)))
+        text = f"{words.split(', ')[1]}, {WAYS[way.name]}: a = {_text(estimate)}"
+        red, green, blue = to_rgb(COLOURS[name])
+        pale = (1 + red) / 2, (1 + green) / 2, (1 + blue) / 2
+        shade = (red, green, blue) if way.name == "total" else pale
+        dashes = "-" if way.name == "total" else "--"
+        band(ax, grid, draws, series=text, colour=shade, label=text, dashes=dashes, width=1.3)
 
 
 def _text(estimate: Estimate) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from scaling_sim.errors import DataError
@@ -31,14 +32,15 @@ class Collapse:
 
     Attributes
     ----------
-    spread : (n_draws,) rms deviation of ln L, shapes resampled
-    middle : of the shapes themselves
-    line : slope and intercept of ln L on ln parameters
+    middle : rms deviation of ln L
+    spread : (n_draws,) the same of shapes resampled, brought to the same median: resampling repeats shapes and so
+        makes it smaller
+    line : coefficients of ln L in ln parameters, highest power first
     """
 
-    spread: Array
     middle: float
-    line: tuple[float, float]
+    spread: Array
+    line: Array
 
 
 def embeddings(data: Data) -> Finding:
@@ -48,7 +50,7 @@ def embeddings(data: Data) -> Finding:
     deep = (found.field("n_layer") >= 2) & (found.field("d_model") >= LEAST_ASPECT * found.field("n_layer"))
     if deep.sum() < 4 or len(np.unique(found.field("n_layer")[deep])) < 2:
         raise DataError("the collapse needs at least four shapes of two depths or more with at least two layers")
-    total, without = (collapse(x, found.log_loss, deep, data.seed) for x in (found.N_total, found.N))
+    total, without = (collapse(x, found.log_loss, deep, seed=data.seed) for x in (found.N_total, found.N))
 
     def draw() -> ReportFigure:
         titles = ["Embeddings counted", "Embeddings left out"]
@@ -73,30 +75,24 @@ def embeddings(data: Data) -> Finding:
     )
 
 
-def collapse(sizes: Array, log_loss: Array, use: NDArray[np.bool_], seed: int = 0) -> Collapse:
-    """Spread of ``log_loss`` about one power law in ``sizes``; a bootstrap over shapes, n − 2 degrees of freedom."""
+def collapse(sizes: Array, log_loss: Array, use: NDArray[np.bool_], degree: int = 1, seed: int = 0) -> Collapse:
+    """Spread of ``log_loss`` about one power law in ``sizes``, or a curve of higher degree; a bootstrap over shapes."""
     x, y = np.log(sizes[use]), log_loss[use]
-    slope, level = np.polyfit(x, y, 1)
+    line = np.polyfit(x, y, degree)
+    freedom = max(len(x) - degree - 1, 1)
+    middle = float(np.sqrt(np.sum((y - np.polyval(line, x)) ** 2) / freedom))
     rows = np.random.default_rng([seed, 6]).integers(len(x), size=(NUM_DRAWS, len(x)))
-    u, v = x[rows], y[rows]
-    u0, v0 = u - u.mean(axis=1, keepdims=True), v - v.mean(axis=1, keepdims=True)
-    squares = np.sum(u0**2, axis=1)
-    known = squares > 1e-6
-    slopes = np.sum(u0 * v0, axis=1)[known] / squares[known]
-    rest = v0[known] - slopes[:, None] * u0[known]
-    freedom = max(len(x) - 2, 1)
-    spread = np.sqrt(np.sum(rest**2, axis=1) / freedom)
-    middle = float(np.sqrt(np.sum((y - slope * x - level) ** 2) / freedom))
-    return Collapse(spread, middle, (float(slope), float(level)))
+    design = np.stack([(x - x.mean()) ** k for k in range(degree + 1)], axis=1)
+    some, target = design[rows], y[rows][..., None]
+    rest = target - some @ (np.linalg.pinv(some) @ target)
+    spread = np.sqrt(np.sum(rest[..., 0] ** 2, axis=1) / freedom)
+    return Collapse(middle, spread * (middle / np.median(spread)), line)
 
 
-def _panel(ax: object, found: Shapes, sizes: Array, deep: NDArray[np.bool_], one: Collapse) -> None:
-    from matplotlib.axes import Axes
-
-    assert isinstance(ax, Axes)
+def _panel(ax: Axes, found: Shapes, sizes: Array, deep: NDArray[np.bool_], one: Collapse) -> None:
     layers = found.field("n_layer")
-    for (label, rows), colour in zip(_depths(layers), _shades(), strict=False):
-        rows = np.flatnonzero(rows & (sizes > 0))
+    for (label, here), colour in zip(_depths(layers), _shades(), strict=False):
+        rows = np.flatnonzero(here & (sizes > 0))
         rows = rows[np.argsort(sizes[rows])]
         if rows.size:
             points(ax, sizes[rows], np.exp(found.log_loss[rows]), series=label, colour=colour, label=label)
@@ -112,7 +108,7 @@ def _panel(ax: object, found: Shapes, sizes: Array, deep: NDArray[np.bool_], one
             )
     grid = np.geomspace(sizes[deep].min() / 1.2, sizes[deep].max() * 1.2, 30)
     text = f"one power law: {100 * one.middle:.1f} % spread"
-    line(ax, grid, np.exp(one.line[1]) * grid ** one.line[0], series=text, colour="#1b2430", dashes="--", width=1.0)
+    line(ax, grid, np.exp(np.polyval(one.line, np.log(grid))), series=text, colour="#1b2430", dashes="--", width=1.0)
     ax.annotate(text, (0.98, 0.97), xycoords="axes fraction", ha="right", va="top", fontsize=8.5)
     log_axes(ax)
 
@@ -134,12 +130,16 @@ def _rows(found: Shapes, deep: NDArray[np.bool_], total: Collapse, without: Coll
         Row.of("spread of ≥ 2 layers, embeddings left out", None, 100 * without.spread, n, "%", basis),
         Row.of("spread of ≥ 2 layers, embeddings counted", None, 100 * total.spread, n, "%", basis),
     ]
+    for words, sizes in (("left out", found.N), ("counted", found.N_total)):
+        bent = collapse(sizes, found.log_loss, deep, degree=2)
+        text = "rms of ln L about one quadratic in logs: runs of one length bend away from a power law"
+        rows.append(Row.of(f"spread about a curve, embeddings {words}", None, 100 * bent.spread, n, "%", text))
     for depth in (0, 1):
         use = (layers == depth) & (found.N_total > 0)
         if use.any():
             sizes = found.N_total if depth == 0 else found.N
             law = total if depth == 0 else without
-            above = 100 * np.expm1(found.log_loss[use] - law.line[1] - law.line[0] * np.log(sizes[use]))
+            above = 100 * np.expm1(found.log_loss[use] - np.polyval(law.line, np.log(sizes[use])))
             largest = int(np.argmax(sizes[use]))
             rows.append(
                 Row(f"{depth}-layer model above that line at its largest", None, float(above[largest]), None,

@@ -40,7 +40,19 @@ class System(NamedTuple):
             return Finding(self.figure, (compute.__doc__ or self.name).splitlines()[0].rstrip("."), missing=str(error))
 
 
-SYSTEMS: tuple[System, ...] = (System("one-variable", "F1", "one_variable:one_variable"),)
+SYSTEMS: tuple[System, ...] = (
+    System("one-variable", "F1", "one_variable:one_variable"),
+    System("shape", "F5", "shape:shape"),
+    System("embeddings", "F6", "embeddings:embeddings"),
+    System("lstm", "F7", "recurrent:lstm"),
+    System("transfer", "F8", "transfer:transfer"),
+    System("reuse", "F17", "recurrent:reuse"),
+    System("depth", "F24", "depth:depth"),
+    System("conjecture", "§6.3", "conjecture:conjecture"),
+    System("approaches", "Chinchilla 1-3", "approaches:approaches"),
+    System("exponents", "Porian, Pearce-Song", "exponents:exponents"),
+    System("tokenizer", "BPE", "tokenizer:tokenizer"),
+)
 """In the order of the paper's figures, then the tables, then what came later."""
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from scaling_sim.errors import DataError
-from scaling_sim.predict.offsets import PREFIX, Offset, offsets
+from scaling_sim.predict.offsets import PREFIX, offsets
 from scaling_sim.predict.phase import Phase, phase_effect
 from scaling_sim.predict.quantity import Quantity
 from scaling_sim.report.figures.canvas import (
@@ -50,6 +50,7 @@ class Growth:
     level, slope : (n_draws,) draws, ``level`` at the mean ln N
     centre : that mean
     exponent : draws of −d ln L'/d ln N
+    nats : draws of d(L' − L)/d log10 N
     """
 
     split: str
@@ -57,6 +58,7 @@ class Growth:
     slope: Array
     centre: float
     exponent: Array
+    nats: Array
 
 
 def transfer(data: Data) -> Finding:
@@ -113,8 +115,9 @@ def growth_of(ends: RunTable, split: str, seed: int = 0) -> Growth:
     u = x[rows] - centre
     away = u - u.mean(axis=1, keepdims=True)
     squares = np.sum(away**2, axis=1)
-    slope, fall = (np.sum(away * y[rows], axis=1) / squares for y in (gap, level))
-    return Growth(split, gap[rows].mean(axis=1) - slope * u.mean(axis=1), slope, centre, -fall)
+    nats = np.bincount(place, other[use] - ends.loss[use]) / count
+    slope, fall, rise = (np.sum(away * y[rows], axis=1) / squares for y in (gap, level, nats))
+    return Growth(split, gap[rows].mean(axis=1) - slope * u.mean(axis=1), slope, centre, -fall, rise * np.log(10))
 
 
 def _against_size(ax: Axes, ends: RunTable, growth: list[Growth], shades: list[Colour]) -> None:
@@ -168,8 +171,11 @@ def _rows(growth: list[Growth], phases: list[Phase], own: object, ends: RunTable
             Row.of(f"{one.split}: growth of the offset, d ln(L'/L)/d ln N", None, one.slope, n, "",
                    "bootstrap over sizes; the paper: near-constant, slowly growing, without a number")
         )  # fmt: skip
-        offset = own.get(one.split)
-        if isinstance(offset, Offset):
+        rows.append(
+            Row.of(f"{one.split}: change of L' − L per decade of N", None, one.nats, n, "nats", "bootstrap over sizes")
+        )
+        if one.split in own:
+            offset = own[one.split]
             rows.append(
                 Row.of(f"{one.split}: slope of ln L' on ln L at the end", None, offset.slope, offset.num_runs, "",
                        "generalised least squares; 1 where the offset in log loss does not change")

@@ -1,0 +1,315 @@
+"""Section 6.3: do L(C) and L(D) contradict each other near the entropy? On a language whose entropy is known.
+
+Pure power laws are fitted to the early part of the runs: the compute frontier at our batch, L(C) and N*(C), and
+early-stopped runs, L(N, D). They cross at L*; the paper conjectures that L* estimates the entropy per token, and that
+the power laws break down there or before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from scaling_sim.errors import DataError, ScalingSimError
+from scaling_sim.inference.approximate import approximate_fit
+from scaling_sim.laws.constants import FRONTIER_LAW, PF_DAY
+from scaling_sim.laws.power_c import frontier
+from scaling_sim.predict.crossover import Crossover, crossover
+from scaling_sim.predict.quantity import Quantity
+from scaling_sim.predict.slices import Points
+from scaling_sim.predict.surface import surface_minima
+from scaling_sim.report.figures.canvas import (
+    ACCENT,
+    GREY,
+    OURS,
+    PAPER,
+    ReportFigure,
+    band,
+    legend_below,
+    line,
+    points,
+    sheet,
+)
+from scaling_sim.report.figures.ticks import log_axes
+from scaling_sim.runs.table import RunTable
+from scaling_sim.study.reproduce.kaplan.drawing import Shades
+from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
+
+if TYPE_CHECKING:
+    from scaling_sim.study.reproduce.kaplan.data import Data
+
+Array = NDArray[np.float64]
+
+CORPUS = "synthetic"
+EARLY_C = 0.1
+"""Share of the largest compute up to which the frontier is early."""
+EARLY_D = 0.3
+"""The same of the unique tokens of early-stopped runs."""
+BENT = 0.02
+"""Relative departure from the early power law that counts as a bend: the paper's scatter between seeds."""
+DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Early:
+    """Power laws of the early part: draws as of a published frontier, for `scaling_sim.predict.crossover`."""
+
+    draws: Mapping[str, Array]
+    runs: RunTable
+    law_name: str = FRONTIER_LAW
+
+
+@dataclass(frozen=True)
+class Bend:
+    """Where measured losses leave the early power law upwards.
+
+    Attributes
+    ----------
+    loss : (k,) measured along the frontier, in order of compute;  late : (k,) whether beyond the early part
+    departure : (n_draws, k) measured over predicted, less 1
+    at : (n_draws,) loss from which on the departure exceeds `BENT`; NaN in draws where it does not at the end
+    """
+
+    loss: Array
+    late: NDArray[np.bool_]
+    departure: Array
+    at: Array
+
+    @property
+    def probability(self) -> float:
+        """Share of draws in which the curve bends within the data."""
+        return float(np.mean(np.isfinite(self.at)))
+
+
+def conjecture(data: Data) -> Finding:
+    """Crossing of pure power laws on a language of known entropy, and where its curves bend."""
+    entropy = entropy_of(data)
+    table = data.table(corpus=CORPUS)
+    early = early_laws(table, data.seed)
+    crossing = crossover(early, backtest=None)
+    bend = bend_of(table, early)
+    floors = dict(_floors(table, data.seed))
+
+    def draw() -> ReportFigure:
+        titles = ["Early power laws and their crossing", "Departure from the early power law"]
+        figure, (left, right) = sheet(
+            "conjecture", "Crossing and bend on a language of known entropy", titles, height=4.8
+        )
+        _laws(left, table, early, crossing, entropy)
+        _departure(right, bend, crossing, entropy)
+        figure.reading = (
+            "Left: filled points are the frontier up to a tenth of the compute, to which L(C) was fitted, hollow ones "
+            "the rest; L(D(C)) is what early-stopped runs say of the data that the frontier uses. Right: measured "
+            "frontier over the early power law."
+        )
+        return figure
+
+    rows = tuple(_rows(table, crossing, bend, floors, entropy))
+    return Finding(
+        "§6.3", "The crossing on a language of known entropy", rows, draw, _remark(crossing, bend, floors, entropy)
+    )
+
+
+def entropy_of(data: Data) -> float:
+    """Entropy rate of the synthetic corpus, nats per token.
+
+    Raises
+    ------
+    DataError
+        The experiment has no such corpus, or does not say its entropy.
+    """
+    for facts in data.experiment.corpora.values():
+        if facts.key == CORPUS and facts.entropy is not None:
+            return float(facts.entropy)
+    raise DataError("the experiment has no synthetic corpus of known entropy")
+
+
+def early_laws(table: RunTable, seed: int = 0) -> Early:
+    """L(C) and N*(C) of the early frontier, α_D and D_c of the early data-limited runs.
+
+    Raises
+    ------
+    DesignError, DataError
+        Too few runs of either kind.
+    """
+    curves = table.select(table.curve & (table.N > 0), "not a point of a curve")
+    if not len(curves):
+        raise DataError("there are no learning curves on the synthetic language")
+    soon = curves.select(EARLY_C * curves.C.max() >= curves.C, "later part")
+    limited = table.select(table.stopped, "not early-stopped")
+    if not len(limited):
+        raise DataError("no data-limited run on the synthetic language was stopped early")
+    few = limited.select(EARLY_D * limited.D.max() >= limited.D, "later part")
+    loss = approximate_fit(bracketed(soon), "power-c", num_draws=DRAWS, seed=seed).draws
+    size = surface_minima(_points(soon), num_draws=DRAWS, seed=seed)
+    limit = approximate_fit(few, "kaplan-nd", num_draws=DRAWS, seed=seed).draws
+    p_N = size.exponent.draws
+    log_N_e = size.log_N.mean(axis=1) + p_N * (np.log(PF_DAY) - size.log_C.mean())
+    return Early(
+        {
+            "alpha_C_min": loss["alpha_C"],
+            "C_c_min": loss["C_c"] / PF_DAY,
+            "N_e": np.exp(log_N_e),
+            "p_N": p_N,
+            "D_e": np.exp(np.log(PF_DAY / 6) - log_N_e),
+            "p_D": 1 - p_N,
+            "alpha_D": limit["alpha_D"],
+            "D_c": limit["D_c"],
+        },
+        soon,
+    )
+
+
+def bracketed(curves: RunTable) -> RunTable:
+    """Rows where the best size of the frontier lies between sizes: neither the smallest nor the largest model's."""
+    on = frontier(curves.C, curves.loss, np.ones(len(curves), dtype=bool))
+    inner = on & (curves.N.min() < curves.N) & (curves.N.max() > curves.N)
+    if inner.sum() < 4:
+        raise DataError("fewer than four points of the frontier belong to sizes between the smallest and the largest")
+    return curves.select(inner, "not on the frontier between sizes")
+
+
+def bend_of(table: RunTable, early: Early) -> Bend:
+    """The frontier against the early L(C)."""
+    curves = table.select(table.curve & (table.N > 0), "not a point of a curve")
+    on = bracketed(curves)
+    order = np.argsort(on.C)
+    C, loss = on.C[order], on.loss[order]
+    late = np.asarray(C / curves.C.max() > EARLY_C)
+    a, scale = early.draws["alpha_C_min"][:, None], np.log(early.draws["C_c_min"] * PF_DAY)[:, None]
+    departure = loss / np.exp(a * (scale - np.log(C))) - 1
+    past = late & np.flip(np.minimum.accumulate(np.flip(departure > BENT, axis=1), axis=1), axis=1)
+    first = past.argmax(axis=1)
+    at = np.where(past.any(axis=1), loss[first], np.nan)
+    return Bend(loss, late, departure, at)
+
+
+def _points(curves: RunTable) -> Points:
+    _, run = np.unique(curves.run, return_inverse=True)
+    return Points(np.log(curves.C), np.log(curves.N), np.log(curves.loss), run.astype(np.int64), True)
+
+
+def _floors(table: RunTable, seed: int) -> Iterator[tuple[str, tuple[Array, int]]]:
+    """E of laws with a floor, each fitted to all its rows."""
+    for law in ("kaplan-floor", "kaplan-nd-floor", "chinchilla"):
+        with suppress(ScalingSimError):
+            rows = table.select(table.N > 0, "N = 0")
+            if law == "chinchilla" and np.unique(rows.tokens[rows.decayed]).size < 3:
+                continue
+            fit = approximate_fit(rows, law, num_draws=DRAWS, seed=seed)
+            if fit.converged:
+                yield law, (fit.draws["E"], fit.runs.num_runs)
+
+
+def _rows(
+    table: RunTable, crossing: Crossover, bend: Bend, floors: Mapping[str, tuple[Array, int]], entropy: float
+) -> Iterator[Row]:
+    n = table.num_runs
+    yield Row("known entropy rate H", None, entropy, (entropy, entropy), 0, "nats", "exact; the paper's L* is 1.7 nats")
+    crosses = np.isfinite(crossing.C.draws)
+    share = f"{np.mean(crosses):.0%} of the draws cross"
+    kept = Quantity("loss", np.where(crosses, crossing.loss.draws, 0.0), "nats")
+    yield Row.of(
+        "L* where the early L(C) and L(D(C)) cross", None, kept, n, "nats", f"draws of fits and bootstrap; {share}"
+    )
+    yield Row.of("L*/H", 1.0, kept.draws / entropy, n, "", "1 by the conjecture")
+    yield Row.of("C* of the crossing", None, crossing.C, n, "FLOP", "compute paid at our batch")
+    beyond = Quantity("decades", np.log10(crossing.C.draws / table.C.max()))
+    yield Row.of("decades of compute from the largest run to C*", None, beyond, n, "", "negative: within the runs")
+    bent = np.where(np.isfinite(bend.at), bend.at, 0.0)
+    remark = (
+        f"departure of {BENT:.0%} from the early power law; bends within the runs in {bend.probability:.0%} of draws"
+    )
+    yield Row.of("loss at which the frontier bends", None, bent, n, "nats", remark)
+    for law, (draws, runs) in floors.items():
+        yield Row.of(
+            f"floor E by {law}", None, draws, runs, "nats", f"all rows; H = {entropy:.4f}; importance sampling"
+        )
+
+
+def _laws(ax: Axes, table: RunTable, early: Early, crossing: Crossover, entropy: float) -> None:
+    curves = table.select(table.curve & (table.N > 0), "not a point of a curve")
+    shades = Shades(curves.N)
+    for run in np.unique(curves.run):
+        rows = np.flatnonzero(curves.run == run)
+        rows = rows[np.argsort(curves.C[rows])]
+        line(
+            ax,
+            curves.C[rows],
+            curves.loss[rows],
+            series=run,
+            colour=shades(float(curves.N[rows[0]])),
+            width=0.7,
+            alpha=0.7,
+        )
+    on = bracketed(curves)
+    edge = EARLY_C * curves.C.max()
+    for rows, hollow in ((edge >= on.C, False), (edge < on.C, True)):
+        points(ax, on.C[rows], on.loss[rows], series="frontier", colour=OURS, size=3.2, hollow=hollow)
+    _, high = crossing.C.interval()
+    far = min(high if np.isfinite(high) else 1e3 * edge, 1e4 * curves.C.max())
+    grid = np.geomspace(on.C.min(), max(far, 3 * curves.C.max()), 50)
+    p = {name: values[:, None] for name, values in early.draws.items()}
+    x = np.log(grid / PF_DAY)
+    band(ax, grid, np.exp(p["alpha_C_min"] * (np.log(p["C_c_min"]) - x)), series="L(C), early", colour=OURS,
+         label="L(C), early power law")  # fmt: skip
+    D = np.log(p["D_e"]) + p["p_D"] * x
+    band(ax, grid, np.exp(p["alpha_D"] * (np.log(p["D_c"]) - D)), series="L(D(C)), early", colour=PAPER,
+         label="L(D(C)), early power law")  # fmt: skip
+    ax.axhline(entropy, color=ACCENT, lw=1.2, ls="--", label=f"entropy H = {entropy:.3f}")
+    ax.set_ylim(entropy * 0.8, float(np.quantile(curves.loss, 0.98)))
+    ax.set_xlim(float(curves.C.min()), float(grid[-1]))
+    ax.set_xlabel("compute 6·N·tokens, FLOP")
+    ax.set_ylabel("loss, nats per token")
+    log_axes(ax)
+    legend_below(ax)
+
+
+def _departure(ax: Axes, bend: Bend, crossing: Crossover, entropy: float) -> None:
+    low, middle, high = 100 * np.quantile(bend.departure, [0.05, 0.5, 0.95], axis=0)
+    for rows, hollow in ((~bend.late, False), (bend.late, True)):
+        error = np.stack([middle - low, high - middle])[:, rows]
+        points(ax, bend.loss[rows], middle[rows], series="departure", colour=OURS, size=3.5, hollow=hollow, error=error)
+    ax.axhline(0, color=GREY, lw=0.8)
+    ax.axhline(100 * BENT, color=GREY, lw=0.8, ls=":")
+    ax.axvline(entropy, color=ACCENT, lw=1.2, ls="--")
+    star = Quantity("L", np.where(np.isfinite(crossing.C.draws), crossing.loss.draws, 0.0))
+    a, b = star.interval()
+    ax.axvspan(max(a, 0.5 * entropy), b, color=PAPER, alpha=0.15, lw=0, label="L* of the crossing, 90 %")
+    if star.median > 0.5 * entropy:
+        ax.axvline(star.median, color=PAPER, lw=1.2)
+    ax.set_yscale("linear")
+    ax.set_xlim(min(entropy, max(star.median, 0.7 * entropy)) * 0.95, bend.loss.max() * 1.03)
+    ax.invert_xaxis()
+    ax.set_xlabel("measured loss, nats per token (falling)")
+    ax.set_ylabel("loss above the early power law, %")
+    log_axes(ax, y=False)
+    legend_below(ax)
+
+
+def _remark(crossing: Crossover, bend: Bend, floors: Mapping[str, tuple[Array, int]], entropy: float) -> str:
+    star = np.where(np.isfinite(crossing.C.draws), crossing.loss.draws, 0.0) / entropy
+    low, middle, high = np.quantile(star, [0.05, 0.5, 0.95])
+    verdict = (
+        "agrees with H" if low <= 1 <= high else "lies above H" if low > 1 else "lies below H"
+    ) + f": L* = {middle:.2f} H ({low:.2f} to {high:.2f})"
+    bent = (
+        f"The frontier leaves its early power law by {BENT:.0%} at "
+        f"{np.nanmedian(bend.at) / entropy:.2f} H, above the entropy."
+        if bend.probability > 0.5
+        else f"Within the runs, down to {bend.loss.min() / entropy:.2f} H, the frontier does not clearly bend."
+    )
+    told = [
+        f"{law}: {np.quantile(draws, 0.05):.3f} to {np.quantile(draws, 0.95):.3f}" for law, (draws, _) in floors.items()
+    ]
+    told_words = f" Laws with a floor put it at {'; '.join(told)} nats (H = {entropy:.3f})." if told else ""
+    return (
+        f"The crossing of early power laws {verdict}. {bent}{told_words} The text is synthetic: its excess loss is a "
+        "power law by construction, which text need not be; windows of 128 tokens cost slightly more than H."
+    )
