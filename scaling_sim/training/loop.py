@@ -30,6 +30,7 @@ from scaling_sim.training.evaluation import (
 from scaling_sim.training.job import Job
 from scaling_sim.training.member import Memory, Place, Run, versions
 from scaling_sim.training.noise_scale import two_batch_estimate
+from scaling_sim.training.prefetch import StartsAhead
 from scaling_sim.training.schedule import learning_rate, learning_rates
 
 CHUNK_SECONDS = 1.0
@@ -171,12 +172,19 @@ class CohortLoop:
 
     def run(self) -> bool:
         """Train; True if every member has ended, False if the listener asked to stop (the state is then saved)."""
+        ahead = StartsAhead()
+        try:
+            return self._run(ahead)
+        finally:
+            ahead.close()
+
+    def _run(self, ahead: StartsAhead) -> bool:
         while self.runs:
             if self._agree(self.listener.should_stop()):
                 self.save()
                 return False
             began = time.monotonic()
-            num_live, num_steps, loss = len(self.runs), *self._advance()
+            num_live, num_steps, loss = len(self.runs), *self._advance(ahead)
             self._at_boundary()
             self._measure(time.monotonic() - began, num_steps, num_live)
             self._retire()
@@ -186,11 +194,13 @@ class CohortLoop:
 
     # One chunk ----------------------------------------------------------------------------------------------------
 
-    def _advance(self) -> tuple[int, float]:
+    def _advance(self, ahead: StartsAhead) -> tuple[int, float]:
         """Make the updates of one chunk; their number and the mean loss."""
-        most = max(1, CHUNK_STARTS // (len(self.runs) * self.runs[0].batch_sequences))
-        num = min(self._to_boundary(), self._agree(self.chunk), most)
-        starts = np.stack([run.batches.starts(self.step, num) for run in self.runs], axis=1)
+        num = self._chunk_steps(self.runs, self.step, self._agree(self.chunk))
+        starts = ahead.take(self.runs, self.step, num)
+        after = self.step + num
+        if longer := [run for run in self.runs if run.recipe.steps > after]:
+            ahead.guess(longer, after, self._chunk_steps(longer, after, self.chunk))
         lr = np.stack([learning_rates(run.recipe, self.step, num) for run in self.runs], axis=1)
         losses = self.trainer.advance(self.step, starts, lr)
         for column, run in enumerate(self.runs):
@@ -199,10 +209,12 @@ class CohortLoop:
         finite = losses[np.isfinite(losses)]
         return num, float(finite.mean()) if finite.size else float("nan")
 
-    def _to_boundary(self) -> int:
-        """Updates until the next step at which something happens to one of the live members."""
-        events = {step for run in self.runs for step in (*run.evaluations, *self._branch_steps(run))}
-        return int(min(step for step in events if step > self.step)) - self.step
+    def _chunk_steps(self, runs: list[Run], step: int, chunk: int) -> int:
+        """At most ``chunk`` updates after ``step``, none beyond the next step at which something happens to a run."""
+        most = max(1, CHUNK_STARTS // (len(runs) * runs[0].batch_sequences))
+        events = {at for run in runs for at in (*run.evaluations, *self._branch_steps(run))}
+        to_boundary = int(min(at for at in events if at > step)) - step
+        return min(to_boundary, chunk, most)
 
     def _branch_steps(self, run: Run) -> tuple[int, ...]:
         return self.task.branches.get(run.job.run_id, ()) if self.task.folder else ()
