@@ -138,13 +138,14 @@ def sections(data: ReportData, missing: list[tuple[str, str]]) -> Iterator[Secti
             plot.figure_allocation,
             plot.figure_valley,
             plot.figure_bowls,
+            plot.figure_definitions,
         ),
         tables=make(tables.allocation_table, allocation_tables.shape_table, allocation_tables.definitions_table),
     )
     yield Section(
         "forecasts",
         "Runs to come",
-        figures=draw(plot.figure_forecast, plot.figure_efficiency, plot.figure_offsets),
+        figures=draw(plot.figure_forecast, plot.figure_efficiency, plot.figure_offsets, plot.figure_known),
         tables=make(tables.forecast_table),
     )
     yield Section(

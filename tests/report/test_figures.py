@@ -29,6 +29,7 @@ IN_A_FIT = {
     "figure_corner",
     "figure_traces",
     "figure_efficiency",
+    "figure_known",
     "figure_valley",
 }
 

@@ -8,6 +8,7 @@ from scaling_sim.report.figures.canvas import NothingToShow as NothingToShow
 from scaling_sim.report.figures.canvas import ReportFigure as ReportFigure
 from scaling_sim.report.figures.checks import figure_predictive_check as figure_predictive_check
 from scaling_sim.report.figures.checks import figure_residuals as figure_residuals
+from scaling_sim.report.figures.definitions import figure_definitions as figure_definitions
 from scaling_sim.report.figures.design import figure_design as figure_design
 from scaling_sim.report.figures.final import figure_allocation as figure_allocation
 from scaling_sim.report.figures.final import figure_final_fit as figure_final_fit
@@ -19,6 +20,7 @@ from scaling_sim.report.figures.frontier import figure_crossover as figure_cross
 from scaling_sim.report.figures.frontier import figure_slices as figure_slices
 from scaling_sim.report.figures.holdout import figure_backtest as figure_backtest
 from scaling_sim.report.figures.isoflop import figure_isoflop as figure_isoflop
+from scaling_sim.report.figures.known import figure_known as figure_known
 from scaling_sim.report.figures.laws import figure_overfitting as figure_overfitting
 from scaling_sim.report.figures.laws import figure_power_laws as figure_power_laws
 from scaling_sim.report.figures.laws import figure_two_variables as figure_two_variables
