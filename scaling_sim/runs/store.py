@@ -203,13 +203,18 @@ class RunStore:
 
     def update(self, record: RunRecord) -> None:
         """Replace a stored run; on return it is on the disk."""
+        self.update_all([record])
+
+    def update_all(self, records: Iterable[RunRecord]) -> None:
+        """Replace several stored runs in one transaction, which costs no more time than one run: all or none."""
         with self._session(write=True) as connection:
-            cursor = connection.execute(
-                "UPDATE runs SET status = ?, config = ?, result = ? WHERE run_id = ?",
-                (record.status, *encode_parts(record), record.run_id),
-            )
-            if cursor.rowcount == 0:
-                raise StoreError(f"run {record.run_id} is not in {self.path}; store it first with add()")
+            for record in records:
+                cursor = connection.execute(
+                    "UPDATE runs SET status = ?, config = ?, result = ? WHERE run_id = ?",
+                    (record.status, *encode_parts(record), record.run_id),
+                )
+                if cursor.rowcount == 0:
+                    raise StoreError(f"run {record.run_id} is not in {self.path}; store it first with add()")
 
     def get(self, run_id: str) -> RunRecord | None:
         """The run with this id, None if there is none."""

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from scaling_sim.model.count import flops_per_token
-from scaling_sim.runs.record import RunRecord, Status
+from scaling_sim.runs.record import Status
 from scaling_sim.runs.store import RunStore
 from scaling_sim.training.executor import Executor
 from scaling_sim.training.job import Job
@@ -123,8 +123,7 @@ class Driver:
             ready = self._ready(plan)
             if ready is None:
                 continue
-            for job in ready.jobs:
-                self._store(job.run_id, status="running", message="")
+            self._store([job.run_id for job in ready.jobs], status="running", message="")
             self.active[plan.id] = ready
             self.tracker.started(plan.id)
             folder = None if self.resume.folder is None else str(self.resume.folder)
@@ -223,7 +222,7 @@ class Driver:
                 self._end(job.run_id, "failed", f"{event.message}, {RESTARTS + 1} times")
 
     def _end(self, run_id: str, status: Status, message: str) -> None:
-        self._store(run_id, status=status, message=message)
+        self._store([run_id], status=status, message=message)
         self._note(run_id, status, message)
 
     def _note(self, run_id: str, status: Status, message: str) -> None:
@@ -232,10 +231,10 @@ class Driver:
         if status in ("failed", "diverged"):
             self._say(f"run {run_id} {status}: {message}")
 
-    def _store(self, run_id: str, **changes: Any) -> None:
-        record: RunRecord = msgspec.structs.replace(self.stored[run_id], **changes)
-        self.stored[run_id] = record
-        self.store.update(record)
+    def _store(self, run_ids: Iterable[str], **changes: Any) -> None:
+        records = {run_id: msgspec.structs.replace(self.stored[run_id], **changes) for run_id in run_ids}
+        self.stored |= records
+        self.store.update_all(records.values())
 
     def _say(self, message: str) -> None:
         self.messages.append(message)

@@ -49,6 +49,18 @@ def test_update_replaces_and_status_selects(tmp_path: Path, make_record: Make) -
         assert store.counts() == {"planned": 1, "running": 1}
 
 
+def test_several_runs_are_replaced_together_or_not_at_all(tmp_path: Path, make_record: Make) -> None:
+    first, second, unknown = (make_record(seed, status="planned", curve=()) for seed in (1, 2, 3))
+    with RunStore(tmp_path) as store:
+        store.add_all([first, second])
+        running = [msgspec.structs.replace(record, status="running") for record in (first, second)]
+        with pytest.raises(StoreError, match=f"run {unknown.run_id} is not in"):
+            store.update_all([*running, unknown])
+        assert store.counts() == {"planned": 2}
+        store.update_all(running)
+        assert store.records() == running
+
+
 def test_losses_that_are_not_finite_survive(tmp_path: Path, make_record: Make) -> None:
     record = make_record(losses=(5.5, 4.0, math.nan, math.inf, -math.inf), status="diverged")
     with RunStore(tmp_path) as store:
