@@ -36,8 +36,9 @@ def made(kind: Kind, N: int, factor: float = 1.0, **fields: object) -> Recurrent
     point = RecurrentPoint(step=2500, tokens=2500 * 8192, losses={"test": float(position.mean())}, positions=())
     known = {
         "kind": kind, "layers": 2, "reuse": 1, "d_model": int((N / 24) ** 0.5), "n_head": 2, "n_ctx": T, "seed": 0,
-        "N": N, "flops_per_token": 6.0 * N, "flops_per_token_exact": 6.0 * N, "peak_lr": 0.01, "sweep_steps": 10, "steps": 2500,
-        "sweep": ((0.005, 2.0), (0.01, 1.9), (0.02, 2.1)), "batch_tokens": 8192, "warmup_steps": 9, "decay_steps": 9,
+        "N": N, "flops_per_token": 6.0 * N, "flops_per_token_exact": 6.0 * N, "peak_lr": 0.01, "steps": 2500,
+        "sweep_steps": 10, "sweep": ((0.005, 2.0), (0.01, 1.9), (0.02, 2.1)),
+        "batch_tokens": 8192, "warmup_steps": 9, "decay_steps": 9,
         "curve": (point,), "standard_error": 0.01, "position_losses": tuple(position), "seconds": 1.0, "captured": True,
     }  # fmt: skip
     return RecurrentRun(**{**known, **fields})
