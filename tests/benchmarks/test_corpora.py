@@ -32,7 +32,12 @@ released.</p>
 
 
 def test_html_keeps_text_and_code_and_drops_navigation() -> None:
-    assert html_paragraphs(PAGE) == ["Locks", "A lock is held & then released.", "- One item among words", "if x:\n    y()"]
+    assert html_paragraphs(PAGE) == [
+        "Locks",
+        "A lock is held & then released.",
+        "- One item among words",
+        "if x:\n    y()",
+    ]
 
 
 def test_hidden_element_ends_with_its_own_tag() -> None:
@@ -50,9 +55,7 @@ def test_rst_loses_roles_underlines_and_directives() -> None:
 
 def test_pod_loses_its_codes() -> None:
     source = "=head1 NAME\n\n=over 4\n\n=item C<< $x->y >>\n\nUse B<this I<one>>, E<lt>not L<that|perlop/x>.\n\n=cut\n"
-    assert pod_paragraphs(source) == ["NAME", "$x->y ", "Use this one, <not that."] or pod_paragraphs(source)[-1] == (
-        "Use this one, <not that."
-    )
+    assert pod_paragraphs(source) == ["NAME", "$x->y", "Use this one, <not that."]
 
 
 def test_man_page_is_filled_without_macros() -> None:
@@ -70,7 +73,13 @@ def test_gzipped_and_latin_1_files_are_read() -> None:
 
 
 def test_tables_constants_and_other_scripts_are_not_text() -> None:
-    paragraphs = ["0x00 | 1 | 23.5\n0x01 | 2 | 99.1", "- DTV_TUNE", "это не английский текст", "+----+----+", "Plain\twords. \x07"]
+    paragraphs = [
+        "0x00 | 1 | 23.5\n0x01 | 2 | 99.1",
+        "- DTV_TUNE",
+        "это не английский текст",
+        "+----+----+",
+        "Plain\twords. \x07",
+    ]
     assert list(cleaned(paragraphs)) == ["Plain   words."]
 
 
@@ -94,7 +103,12 @@ def test_pack_is_reproducible_and_comes_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("../out.txt", tarfile.REGTYPE), ("/abs.txt", tarfile.REGTYPE), ("a/../../b", tarfile.REGTYPE), ("l", tarfile.SYMTYPE)],
+    [
+        ("../out.txt", tarfile.REGTYPE),
+        ("/abs.txt", tarfile.REGTYPE),
+        ("a/../../b", tarfile.REGTYPE),
+        ("l", tarfile.SYMTYPE),
+    ],
 )
 def test_unpack_refuses_what_leads_outside(tmp_path: Path, name: str, kind: bytes) -> None:
     with tarfile.open(tmp_path / "bad.tar.xz", "w:xz") as tar:
@@ -118,4 +132,4 @@ def test_spread_takes_parts_from_all_over() -> None:
     taken = build_english.spread(text, len(text) // 10)
     assert len(taken) == pytest.approx(len(text) / 10, rel=0.15)
     assert taken.startswith("00000")
-    assert int(taken.split("\n\n")[-1][:5]) > 1700
+    assert int(taken.split("\n\n")[-1][:5]) > 1500
