@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scaling_sim.cli.app import Columns, Constants, Duplicates, Import, Json, NoSeed, Seed, Where, app
-from scaling_sim.cli.inputs import as_number, law_options, laws_of, load_posterior, options_of, read_table, told
+from scaling_sim.cli.inputs import (
+    as_number,
+    law_options,
+    laws_of,
+    load_posterior,
+    one_from_stdin,
+    options_of,
+    read_table,
+    told,
+)
 from scaling_sim.cli.output import as_lines, count_rows, exit_unless, interruptible, say, show, write_piped
 from scaling_sim.config import json_text
 from scaling_sim.errors import ConfigError
@@ -166,6 +175,7 @@ def compare(
     else:
         if option or columns or where or duplicates != "refuse":
             raise ConfigError("--option, --columns, --where and --duplicates read a table of runs; they go with --law")
+        one_from_stdin(*source)
         fits = [load_posterior(path) for path in source]
     answers = [ss.compare_methods(fit, compute or None, seed=seed) for fit in fits] if methods else [ss.compare(fits)]
     facts = [answer.to_json() for answer in answers]

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from scaling_sim.cli.app import Columns, Constants, Duplicates, FitFile, Import, Json, Seed, Where, app
-from scaling_sim.cli.inputs import fit_or_constants, load_posterior, read_table, told
+from scaling_sim.cli.inputs import fit_or_constants, load_posterior, one_from_stdin, read_table, told
 from scaling_sim.cli.output import as_lines, checked_figure, exit_unless, show, show_prediction, write_figure
 from scaling_sim.errors import ConfigError
 
@@ -33,7 +33,8 @@ def forecast(
     target: Annotated[float | None, typer.Option(help="With --observe: a loss that the run should reach.")] = None,
     warmup: Annotated[float | None, typer.Option(help="With --observe: the run's warm-up in steps.")] = None,
     figure: Annotated[
-        Path | None, typer.Option(help="With --observe: draw the run so far and its forecast, .svg or .png.")
+        Path | None,
+        typer.Option(help="Draw the run of --observe with its forecast, or the sizes of --known: .svg or .png."),
     ] = None,
     known: Annotated[
         bool, typer.Option("--known", help="Known sizes, by published constants or one fit: over- or undertrained?")
@@ -50,8 +51,9 @@ def forecast(
     import scaling_sim as ss
 
     checked_figure(figure)
-    if figure is not None and observe is None:
-        raise ConfigError("--figure draws a running run; it goes with --observe")
+    one_from_stdin(fit_file, observe)
+    if figure is not None and observe is None and not known:
+        raise ConfigError("--figure draws a running run or known sizes; it goes with --observe or --known")
     if known:
         spare = told(
             {"-N": n, "-D": d, "--tokens": tokens, "-B": batch, "-S": steps, "--overfit": overfit, "--reaches": reaches}
@@ -59,7 +61,8 @@ def forecast(
         )
         if spare:
             raise ConfigError(f"--known has sizes of its own; leave out {', '.join(spare)}")
-        _known(None if fit_file is None and constants is None else [fit_or_constants(fit_file, constants)], as_json)
+        one = None if fit_file is None and constants is None else [fit_or_constants(fit_file, constants)]
+        _known(one, figure, as_json)
         return
     fit = fit_or_constants(fit_file, constants)
     if n is None and (observe is not None or reaches is not None):
@@ -111,6 +114,7 @@ def recipes(
     import scaling_sim as ss
 
     checked_figure(figure)
+    one_from_stdin(base, recipe)
     pair = [
         load_posterior(path) if law is None else ss.fit(read_table(path, columns), law=law, seed=seed)
         for path in (base, recipe)
@@ -153,10 +157,12 @@ def offsets(
     show(facts, as_json, lambda: as_lines(facts))
 
 
-def _known(fits: list[Any] | None, as_json: bool) -> None:
+def _known(fits: list[Any] | None, figure: Path | None, as_json: bool) -> None:
     import scaling_sim as ss
 
     table = ss.known_sizes(fits)
+    if figure is not None:
+        write_figure(ss.plot.figure_known(table), figure)
     show(table.to_json(), as_json, lambda: str(table))
     exit_unless(table.converged is not False)
 

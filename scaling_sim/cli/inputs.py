@@ -51,6 +51,12 @@ def _piped_posterior() -> Posterior:
     return fit
 
 
+def one_from_stdin(*sources: Path | None) -> None:
+    """Refuse a second ``-``: stdin can be read once."""
+    if [str(source) for source in sources].count("-") > 1:
+        raise ConfigError("stdin is read once: give - for one of the inputs, and files for the others")
+
+
 def fit_or_constants(fit_file: Path | None, constants: str | None) -> Posterior | ConstantSet:
     """A saved fit or a published set of constants; exactly one of the two."""
     import scaling_sim as ss

@@ -107,6 +107,7 @@ def definitions(
         list[float] | None,
         typer.Option("-C", "--compute", help="Budget in FLOP, repeated.  [the largest run]"),
     ] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw exponents and best sizes: .svg or .png.")] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -116,8 +117,11 @@ def definitions(
     """
     import scaling_sim as ss
 
+    checked_figure(figure)
     table = read_table(source, columns, where)
     found = ss.compare_definitions(table, compute or None, columns=name_values("--count", count or []), seed=seed)
+    if figure is not None:
+        write_figure(ss.plot.figure_definitions(found), figure)
     show(found.to_json(), as_json, lambda: str(found))
 
 

@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from scaling_sim.cli.app import Import, Json, NoSeed, Seed, app
+from scaling_sim.cli.inputs import load_posterior
 from scaling_sim.cli.output import command_line, say, show
 from scaling_sim.errors import ConfigError
 
 
 @app.command()
 def report(
-    source: Annotated[Path, typer.Argument(help="Study folder or a saved fit.")],
+    source: Annotated[Path, typer.Argument(help="Study folder or a saved fit; - for a fit on stdin.")],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
     imports: Import = None,
     seed: NoSeed = 0,
@@ -26,7 +27,7 @@ def report(
     """
     from scaling_sim.study import report_on
 
-    written = report_on(source, out, command=command_line())
+    written = report_on(load_posterior(source) if str(source) == "-" else source, out, command=command_line())
     show({"report": str(written)}, as_json, lambda: str(written))
 
 

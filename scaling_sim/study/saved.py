@@ -15,6 +15,7 @@ from scaling_sim.study.predictions import predict
 from scaling_sim.study.result import Study
 
 if TYPE_CHECKING:
+    from scaling_sim.inference.posterior import Posterior
     from scaling_sim.report import ReportData
 
 
@@ -39,21 +40,22 @@ def load_study(folder: str | Path) -> Study:
     return assemble(kept, folder, corpus, records, choices, command, None)
 
 
-def report_on(source: str | Path, out: str | Path, *, command: str = "") -> Path:
-    """Write the report of a study's folder or of a saved fit to ``out``; returns its path."""
+def report_on(source: str | Path | Posterior, out: str | Path, *, command: str = "") -> Path:
+    """Write the report of a study's folder, or of a fit, saved or at hand, to ``out``; returns its path."""
+    from scaling_sim.inference import load_fit
     from scaling_sim.report import write_report
 
-    data = load_study(source).report_data() if Path(source).is_dir() else _fit_report(Path(source), command)
-    return write_report(data, out)
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        return write_report(load_study(source).report_data(), out)
+    fit = load_fit(source) if isinstance(source, str | Path) else source
+    return write_report(_fit_report(fit, command), out)
 
 
-def _fit_report(path: Path, command: str) -> ReportData:
+def _fit_report(fit: Posterior, command: str) -> ReportData:
     """Report of one fit: runs, parameters, diagnostics, and what it says of 1, 10 and 100 times the largest budget."""
-    from scaling_sim.inference import load_fit
     from scaling_sim.laws.constants import PF_DAY
     from scaling_sim.report import ReportData, environment
 
-    fit = load_fit(path)
     largest = float(fit.runs.C.max()) / PF_DAY
     made = predict({fit.law_name: fit}, [largest * factor for factor in (1, 10, 100)])
     return ReportData(

@@ -77,7 +77,9 @@ def test_definitions_of_a_table(tmp_path: Path) -> None:
             lines.append(f"{n},{tokens},{loss},{total}")
     path = tmp_path / "runs.csv"
     path.write_text("\n".join(lines))
-    facts = as_json("definitions", str(path), "--count", "N_total=all", "-C", "1e19")
+    drawn = tmp_path / "definitions.svg"
+    facts = as_json("definitions", str(path), "--count", "N_total=all", "-C", "1e19", "--figure", str(drawn))
+    assert "</svg>" in drawn.read_text()
     own, total = (facts["definitions"][name]["exponent"]["median"] for name in ("own", "total"))
     assert own > total + 0.02
     assert facts["pearce_song_mapping"]["omega"] == pytest.approx(4e4, rel=0.01)

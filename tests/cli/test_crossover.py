@@ -57,6 +57,9 @@ def test_a_pipe_without_a_fit_is_refused_with_a_cure(cli: Run) -> None:
     refused = cli("crossover", "-", input="N,D,loss\n", expect=4).stderr
     assert "stdin" in refused
     assert "--out - writes a binary file" in cli("fit", "-", "--out", "-", "--json", input="", expect=2).stderr
+    assert "no fit on stdin" in cli("report", "-", input="", expect=4).stderr
+    for twice in (("compare", "-", "-"), ("recipes", "-", "-"), ("forecast", "-", "-N", "1e9", "--observe", "-")):
+        assert "stdin is read once: give - for one" in cli(*twice, input="", expect=2).stderr
 
 
 def test_the_threshold_moves_the_tension(facts: Any) -> None:

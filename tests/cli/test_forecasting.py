@@ -84,8 +84,10 @@ def test_overfitting_that_is_allowed(facts: Facts) -> None:
     assert one["median"] > two["median"]
 
 
-def test_known_sizes(facts: Facts, cli: Callable[..., Any]) -> None:
-    every = facts("forecast", "--known")
+def test_known_sizes(facts: Facts, cli: Callable[..., Any], tmp_path: Path) -> None:
+    drawn = tmp_path / "known.png"
+    every = facts("forecast", "--known", "--figure", str(drawn))
+    assert drawn.read_bytes().startswith(b"\x89PNG")
     assert {row["N_parameters"] for row in every["rows"]} == {3.4e8, 1.1e9, 1.1e10, 1.75e11, 7e10}
     some = facts("forecast", "--known", "--constants", "besiroglu")
     assert {row["source"] for row in some["rows"]} == {"besiroglu"}
