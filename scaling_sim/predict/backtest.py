@@ -190,12 +190,12 @@ def backtest(
     num_cuts : int
         Cuts, spaced evenly in the rank of C over the upper half of the rows.
     cuts : sequence of float, optional
-        Where to cut instead, FLOP.
+        Where to cut instead, FLOP; one is enough.
 
     Raises
     ------
     DesignError
-        If fewer than two cuts leave enough rows on both sides.
+        If fewer than two cuts (none of those given) leave enough rows on both sides.
 
     Warns
     -----
@@ -218,9 +218,12 @@ def backtest(
             parts.append(columns)
         except (DesignError, ConvergenceError) as error:
             skipped[float(cut)] = str(error)
-    if len(parts) < 2:
+    least = 2 if cuts is None else 1
+    if len(parts) < least:
         why = "; ".join(dict.fromkeys(skipped.values())) or "the rows span too little compute"
-        raise DesignError(f"a back-test needs at least 2 cuts in compute with enough rows on both sides: {why}")
+        raise DesignError(
+            f"a back-test needs at least {least} cut{'s'[: least - 1]} in compute with enough rows on both sides: {why}"
+        )
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     regime = regime_change(runs, form)
     if regime is not None:

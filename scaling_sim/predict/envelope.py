@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+from numpy.typing import NDArray
 
 from scaling_sim.errors import DesignError
 from scaling_sim.laws.constants import PF_DAY
 from scaling_sim.laws.kaplan import critical_batch
 from scaling_sim.predict.source import Array, Fit
 
+if TYPE_CHECKING:
+    from scaling_sim.runs.table import RunTable
+
 MIN_POINTS = 4
 BINS_PER_DECADE = 4
+NO_CRITICAL_BATCH = {"B_star": float("inf")}
+"""With which C_min is the compute paid."""
 
 
-def envelope_draws(fit: Fit, rng: np.random.Generator, num_draws: int = 1000) -> dict[str, Array]:
+def envelope_draws(
+    fit: Fit, rng: np.random.Generator, num_draws: int = 1000, *, adjusted: bool = True
+) -> dict[str, Array]:
     """Return draws of a fitted frontier: alpha_C_min, C_c_min, N_e, p_N, D_e, p_D (C_min in PF-days), L(D) of the fit.
 
     Each draw takes one posterior draw (for B_crit in (5.5), for L(D) and for the floor) and one resample of the runs
@@ -21,15 +31,17 @@ def envelope_draws(fit: Fit, rng: np.random.Generator, num_draws: int = 1000) ->
     larger sizes were measured there too, and both lines are least squares in logs. D = 2·C_min/(6·N): one pass at
     the critical batch.
 
+    Parameters
+    ----------
+    adjusted : bool
+        If False, the compute paid takes the place of C_min, as if every batch were free: the paper's naive trend (3.3).
+
     Raises
     ------
     DesignError
         If fewer than four bins hold a bracketed optimum, or the envelope does not fall.
     """
-    runs = getattr(fit, "runs", None)
-    if runs is None:
-        raise DesignError("method='frontier' fits the envelope of runs, and published constants come without runs")
-    use = ~runs.stopped & np.isfinite(runs.B) & (runs.C > 0) & (runs.N > 0) & np.isfinite(runs.loss)
+    runs, use = _usable(fit)
     names, group = np.unique(runs.run[use], return_inverse=True)
     if len(names) < MIN_POINTS:
         raise DesignError(
@@ -42,6 +54,7 @@ def envelope_draws(fit: Fit, rng: np.random.Generator, num_draws: int = 1000) ->
     for pick in picks:
         p = {name: float(values[pick]) for name, values in fit.draws.items()}
         kept = np.isin(group.ravel(), rng.integers(len(names), size=len(names)))
+        p |= {} if adjusted else NO_CRITICAL_BATCH
         frontiers.append(_fit_frontier(N[kept], B[kept], C[kept], loss[kept], p))
     found = np.array([f for f in frontiers if f is not None])
     if len(found) < 0.9 * len(picks):
@@ -53,6 +66,26 @@ def envelope_draws(fit: Fit, rng: np.random.Generator, num_draws: int = 1000) ->
     return _named(
         found, {n: np.asarray(v)[picks] for n, v in fit.draws.items()}, np.array([f is not None for f in frontiers])
     )
+
+
+def envelope_points(fit: Fit, *, adjusted: bool = True) -> tuple[Array, Array, Array]:
+    """Return the frontier's points, (k,) each: C_min in FLOP at median parameters, loss in nats per token, N.
+
+    ``adjusted`` as for `envelope_draws`. For figures: k may be 0.
+    """
+    runs, use = _usable(fit)
+    p = {name: float(np.median(values)) for name, values in fit.draws.items()} | ({} if adjusted else NO_CRITICAL_BATCH)
+    C = np.asarray(runs.C[use] / (1 + runs.B[use] / critical_batch(runs.loss[use], p)), dtype=np.float64)
+    best = bracketed_envelope(np.log(C / PF_DAY), np.log(runs.loss[use]), np.log(runs.N[use]))
+    return C[best], np.asarray(runs.loss[use][best]), np.asarray(runs.N[use][best])
+
+
+def _usable(fit: Fit) -> tuple[RunTable, NDArray[np.bool_]]:
+    """The runs of a fit and a mask of the single-pass rows with a known batch."""
+    runs = getattr(fit, "runs", None)
+    if runs is None:
+        raise DesignError("method='frontier' fits the envelope of runs, and published constants come without runs")
+    return runs, ~runs.stopped & np.isfinite(runs.B) & (runs.C > 0) & (runs.N > 0) & np.isfinite(runs.loss)
 
 
 def _fit_frontier(N: Array, B: Array, C: Array, loss: Array, p: dict[str, float]) -> tuple[float, ...] | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from scaling_sim.datasets import Experiment
 from scaling_sim.engine.cohort import Recipe
 from scaling_sim.laws import kaplan
 from scaling_sim.model.count import num_parameters
@@ -21,20 +21,15 @@ SIZES = ((1, 8), (1, 16), (2, 16), (2, 32), (2, 64), (4, 64), (4, 96), (4, 128),
 NOISE = 0.004
 
 
-@dataclass
-class FakeExperiment:
-    """What `scaling_sim.datasets.Experiment` offers to the reproduction."""
-
-    records: tuple[RunRecord, ...]
-    facts: dict[str, Any] = field(default_factory=lambda: {"device": "none"})
-
-    def select(self, *purposes: str, corpus: str = "english", **conditions: Any) -> tuple[RunRecord, ...]:
-        return tuple(r for r in self.records if set(purposes) & set(r.purposes) and _meets(r, conditions))
-
-
-def _meets(record: RunRecord, conditions: dict[str, Any]) -> bool:
-    parts = (record.config, record.config.recipe, record.config.shape)
-    return all(next(getattr(p, k) for p in parts if hasattr(p, k)) == v for k, v in conditions.items())
+FACTS: dict[str, Any] = {
+    "corpora": {
+        "known": {"key": "english", "name": "no text", "tokens": 10**8, "vocab_size": 256, "entropy": None, "splits": {}}
+    },
+    "date": "",
+    "device": "none",
+    "commit": "",
+    "sittings": [],
+}
 
 
 def _record(shape: Shape, recipe: Recipe, D: int, points: list[tuple[int, float]], **other: Any) -> RunRecord:
@@ -46,7 +41,7 @@ def _record(shape: Shape, recipe: Recipe, D: int, points: list[tuple[int, float]
     return RunRecord(run_id=config.run_id, config=config, curve=curve, simulated=True, **other)
 
 
-def small_experiment(seed: int = 0) -> FakeExperiment:
+def small_experiment(seed: int = 0) -> Experiment:
     """Curves of nine sizes, a batch sweep at two, and a grid of early-stopped runs, 0.4 % noise."""
     rng = np.random.default_rng(seed)
     records: list[RunRecord] = []
@@ -71,4 +66,4 @@ def small_experiment(seed: int = 0) -> FakeExperiment:
             records.append(
                 _record(shape, recipe, D, points, purposes=("data",), status="stopped", best=1, early_stop=True)
             )
-    return FakeExperiment(tuple(records))
+    return Experiment(records, FACTS, "fabricated")

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scaling_sim.datasets import Experiment
 from scaling_sim.errors import ConfigError
 from scaling_sim.study.reproduce.kaplan import SYSTEMS, Data, Finding, Row, find, reproduce_kaplan
-from tests.study.kaplan_records import FakeExperiment, small_experiment
+from tests.study.kaplan_records import FACTS, small_experiment
 
 
 def test_every_system_has_its_own_name_and_can_be_found() -> None:
@@ -29,7 +30,7 @@ def test_a_row_keeps_quantiles_of_infinite_draws() -> None:
 
 
 def test_without_runs_every_system_says_what_is_missing() -> None:
-    empty = Data(FakeExperiment(()))  # type: ignore[arg-type]
+    empty = Data(Experiment((), FACTS))
     for system in SYSTEMS:
         finding = system.compute(empty)
         assert finding.missing, system.name
@@ -40,7 +41,7 @@ def test_without_runs_every_system_says_what_is_missing() -> None:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Finding]]:
     folder = tmp_path_factory.mktemp("kaplan")
-    return folder, reproduce_kaplan(folder, small_experiment(), processes=1)  # type: ignore[arg-type]
+    return folder, reproduce_kaplan(folder, small_experiment(), processes=1)
 
 
 def test_every_system_gives_rows_and_files(made: tuple[Path, dict[str, Finding]]) -> None:

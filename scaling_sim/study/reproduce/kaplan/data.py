@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from scaling_sim.errors import ConfigError, DataError, DesignError, ScalingSimError, ScalingSimWarning
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from scaling_sim.inference import Posterior
     from scaling_sim.runs.record import RunRecord
     from scaling_sim.runs.table import RunTable
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -31,6 +34,7 @@ class Data:
     experiment: Experiment
     seed: int = 0
     _fits: dict[str, Posterior | ScalingSimError] = field(default_factory=dict, repr=False)
+    _kept: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def simulated(self) -> bool:
@@ -83,6 +87,13 @@ class Data:
         if isinstance(found, ScalingSimError):
             raise found
         return found
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What ``make`` returns, made once under this name: predictions that several systems of a process share."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        kept: T = self._kept[name]
+        return kept
 
     def give(self, name: str, fit: Posterior | ScalingSimError) -> None:
         """Keep a fit, or the reason why there is none, that another process made."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,8 +12,13 @@ from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import ArrayLike
 
-from scaling_sim.report.figures.canvas import Colour, ReportFigure, colour_at
+from scaling_sim.report.figures.canvas import GREY, PAPER, Colour, ReportFigure, colour_at, line, points
+from scaling_sim.report.figures.curves import Array, learning_curves, pinned
 from scaling_sim.report.figures.ticks import tick_label, tick_places
+
+if TYPE_CHECKING:
+    from scaling_sim.inference import Posterior
+    from scaling_sim.runs.table import RunTable
 
 RAMPS = {"N": "viridis", "D": "plasma", "B": "plasma", "C": "plasma"}
 
@@ -58,3 +63,46 @@ WORDS = {
     "B": "batch, tokens",
     "C": "compute, FLOP",
 }
+
+LOSS = "test loss, nats per byte"
+"""English runs read bytes: a token is a byte."""
+
+
+def law_draws(fit: Posterior, count: int = 400) -> dict[str, Array]:
+    """At most ``count`` evenly spaced draws of the parameters, each (n, 1)."""
+    from scaling_sim.report.figures.curves import thinned
+
+    return thinned(fit, count)
+
+
+def power(x: ArrayLike, scale: Array, exponent: Array) -> Array:
+    """(X_c/x)^α for every draw, (n, k); the arrays of parameters are (n, 1)."""
+    return np.asarray(np.exp(exponent * (np.log(scale) - np.log(np.asarray(x, dtype=float)))))
+
+
+def slope_line(ax: Axes, x: Array, middle: Array, exponent: float, text: str, dashes: str = "--") -> None:
+    """The paper's slope through the middle of our curve: its constants are of another text and not drawn."""
+    y = pinned(x, middle, exponent)
+    line(ax, x, y, series=text, colour=PAPER, dashes=dashes, width=1.2, label=text)
+
+
+def runs_as_lines(
+    ax: Axes, table: RunTable, x: Array, shades: Shades, *, width: float = 0.9, alpha: float = 0.75
+) -> None:
+    """Every learning curve of a table against a column ``x`` (n,), in the colour of its size."""
+    for rows in learning_curves(table, table.curve):
+        N = float(table.N[rows[0]])
+        series = f"N = {N:.0f}, {table.run[rows[0]]}"
+        line(ax, x[rows], table.loss[rows], series=series, colour=shades(N), width=width, alpha=alpha)
+
+
+def size_points(ax: Axes, shades: Shades, N: Array, x: Array, y: Array, **options: Any) -> None:
+    """Points in the colours of their sizes."""
+    for value in np.unique(N):
+        rows = value == N
+        points(ax, x[rows], y[rows], series=f"N = {value:.0f}", colour=shades(float(value)), **options)
+
+
+def hollow_key(ax: Axes, label: str = "not fitted") -> None:
+    """Name the hollow points in the next legend."""
+    ax.plot([], [], "o", mfc="white", mec=GREY, ms=4.5, label=label)

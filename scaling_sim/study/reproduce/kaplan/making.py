@@ -44,6 +44,7 @@ SYSTEMS: tuple[System, ...] = (
     System("one-variable", "F1", "one_variable:one_variable"),
     System("training-efficiency", "F2", "efficiency:training_efficiency"),
     System("multipliers", "F3", "multipliers:multipliers"),
+    System("two-variables", "F4", "two_variables:two_variables"),
     System("shape", "F5", "shape:shape"),
     System("embeddings", "F6", "embeddings:embeddings"),
     System("lstm", "F7", "recurrent:lstm"),
