@@ -106,7 +106,8 @@ def test_a_sitting_that_runs_out_of_time_is_taken_up_again(
 
 
 def test_a_budget_drops_systems_from_the_end_and_names_them(text: Path, tmp_path: Path) -> None:
-    outcome = plan_experiment(TINY, tmp_path, options(text, systems=(), budget=0.5))
+    expected = plan_experiment(TINY, tmp_path, options(text, systems=())).to_json()["expected_seconds"]
+    outcome = plan_experiment(TINY, tmp_path, options(text, systems=(), budget=0.6 * expected / 60))
     names = [system.name for system in SYSTEMS]
     dropped = list(outcome.dropped)
     assert dropped

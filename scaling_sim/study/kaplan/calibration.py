@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from functools import cache
 
 import msgspec
 
 from scaling_sim.data import Corpus
 from scaling_sim.engine.registry import backends
 from scaling_sim.model.count import flops_per_token
-from scaling_sim.study.kaplan.estimate import Calibrated, cohorts, path_of, table_rate
+from scaling_sim.study.kaplan.estimate import Calibrated, cohorts, table_rate
+from scaling_sim.study.kaplan.paths import backend_of, path_of
 from scaling_sim.study.kaplan.plan import Planned
 from scaling_sim.training import Job, measure_machine
 from scaling_sim.training.job import merge_jobs
@@ -23,6 +25,7 @@ SECONDS = 1.0
 """Of updates, per shape."""
 
 
+@cache
 def has_gpu() -> bool:
     """Whether a backend sees a CUDA device."""
     return any(device.startswith("cuda") for info in backends() for device in info.devices)
@@ -63,8 +66,8 @@ def _spread(plans: Sequence[CohortPlan], most: int) -> list[CohortPlan]:
 def _time(plan: CohortPlan, corpus: Corpus) -> tuple[float, float]:
     """Measured over expected speed of a cohort, and the seconds that timing it took."""
     began, jobs = time.monotonic(), merge_jobs(_alike(plan))
-    machine = measure_machine(jobs, corpus, seconds=SECONDS)
     shape = jobs[0].config.shape
+    machine = measure_machine(jobs, corpus, backend=backend_of(shape), seconds=SECONDS)
     rate = machine.speed.flops_per_second(shape) / flops_per_token(shape, "exact")
     return rate / table_rate(CohortPlan(tuple(jobs), 0, {})), time.monotonic() - began
 

@@ -13,24 +13,20 @@ from scaling_sim.engine.protocol import Backend
 from scaling_sim.engine.registry import OWN_BACKENDS
 from scaling_sim.engine.throughput import expected_rate
 from scaling_sim.model.count import flops_per_token
-from scaling_sim.model.shape import Shape
-from scaling_sim.study.kaplan.plan import LARGE_RUN, STACKED_ABOVE, Planned, compute, portions, share_of_evaluation
+from scaling_sim.study.kaplan.paths import path_of
+from scaling_sim.study.kaplan.plan import LARGE_RUN, Planned, compute, portions, share_of_evaluation
 from scaling_sim.training import Job
 from scaling_sim.training.cohort_size import cohort_of, kind_of, saturating
 from scaling_sim.training.evaluation import evaluation_share
 from scaling_sim.training.planner import CohortPlan, expected_steps, plan_cohorts
 
-NARROW = 64
-"""Widest model that the CuPy kernels take."""
-MOST_VOCABULARY = 1024
-"""Largest vocabulary that they take."""
-MOST_STACKED_WIDTH = 1024
-"""Layers times d_model whose gains and biases they still hold beside a sequence of 128 positions."""
 START_SECONDS = 0.35
 """To set up one cohort on a GPU, capture its graphs and read its first losses back (sweep_h200_2026-11.md)."""
 COMPILE_SECONDS = {"cupy": 3.7, "fused": 9.0, "stacked": 25.0}
 """Of one kernel configuration that no cache holds: measured 3.7 s (cupy_h200_2026-11.md) and 9 s (the two warm and cold
 sweeps of sweep_h200_2026-11.md); assumed for compiled blocks."""
+AHEAD = {"cupy": 3, "torch": 3}
+"""Processes that compile while earlier runs are trained; so a third of all compilation is expected to be waited for."""
 DROPOUT_SPEED = 0.7
 """Speed with dropout relative to that without it: assumed."""
 STACKED_FLOPS = 4e11
@@ -38,19 +34,6 @@ STACKED_FLOPS = 4e11
 
 Rate = Callable[[CohortPlan], float]
 """Tokens per second of a cohort, evaluations not included."""
-
-
-def path_of(shape: Shape) -> str:
-    """``cupy``, ``fused`` or ``stacked``: who will train a shape in bfloat16 on a GPU."""
-    if shape.vocab_size <= MOST_VOCABULARY and _fits_cupy(shape):
-        return "cupy"
-    return "fused" if shape.n_layer and shape.d_model <= STACKED_ABOVE else "stacked"
-
-
-def _fits_cupy(shape: Shape) -> bool:
-    """Whether it is narrow, also with all heads padded to 16, and not too deep."""
-    widest = max(shape.d_model, shape.n_head * -(-shape.d_head // 16) * 16)
-    return widest <= NARROW and shape.n_layer * shape.d_model <= MOST_STACKED_WIDTH
 
 
 def table_rate(plan: CohortPlan) -> float:
@@ -127,7 +110,7 @@ def estimate(
         todo = [job for job in one.new if job.run_id not in done]
         fresh = {key for key in map(kernel_of, todo) if key not in known}
         known |= fresh
-        compile_seconds = sum(costs[key[0]] for key in fresh)
+        compile_seconds = sum(costs[key[0]] / AHEAD["cupy" if key[0] == "cupy" else "torch"] for key in fresh)
         seconds = compile_seconds + sum(cohort_seconds(plan, calibrated) for plan in cohorts(todo))
         rows.append(
             SystemEstimate(

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scaling_sim.model.count import num_parameters
+from scaling_sim.model.shape import Shape
 from scaling_sim.study.kaplan.config import ExperimentConfig
+from scaling_sim.study.kaplan.paths import backend_of, path_of
 from scaling_sim.study.kaplan.rates import Rates
 from scaling_sim.study.kaplan.systems import SYSTEMS, Setting, System, Text
 from scaling_sim.training import Job
@@ -14,8 +16,6 @@ from scaling_sim.training.evaluation import evaluation_share
 from scaling_sim.training.job import merge_jobs
 from scaling_sim.training.planner import expected_steps
 
-STACKED_ABOVE = 128
-"""d_model above which the torch backend compiles blocks anew for every number of members: such runs go one by one."""
 LARGE_RUN = 1e16
 """C = 6·N·tokens of a run that the report counts as large."""
 
@@ -74,18 +74,30 @@ def plan(
 
 
 def portions(jobs: Iterable[Job]) -> list[list[Job]]:
-    """Parts of a system that are trained by one sweep each, the dearest first.
+    """Parts of a system that are trained by one sweep each, all runs of one by the same backend.
 
-    Wide models (`STACKED_ABOVE`) go one run at a time, with the decay branches that leave from it; all others together.
+    Models whose blocks are compiled go one run at a time, with the decay branches that leave from it, the dearest
+    first; then all that have hand-written kernels in torch, then all that CuPy trains.
     """
-    jobs = merge_jobs(jobs)
     groups: dict[str, list[Job]] = {}
+    for job in merge_jobs(jobs):
+        path = path_of(job.config.shape)
+        key = (job.config.parent or job.run_id) if path == "stacked" else path
+        groups.setdefault(key, []).append(job)
+    last = [part for path in ("fused", "cupy") if (part := groups.pop(path, []))]
+    return [*sorted(groups.values(), key=lambda part: -sum(map(compute, part))), *last]
+
+
+def by_backend(jobs: Iterable[Job]) -> dict[str, list[Job]]:
+    """Backend → runs whose kernels it will compile; of each shape with compiled blocks one, as they go one by one."""
+    found: dict[str, list[Job]] = {}
+    seen: set[Shape] = set()
     for job in jobs:
-        wide = job.config.shape.d_model > STACKED_ABOVE
-        groups.setdefault((job.config.parent or job.run_id) if wide else "", []).append(job)
-    narrow = groups.pop("", [])
-    wide_first = sorted(groups.values(), key=lambda group: -sum(map(compute, group)))
-    return [*wide_first, *([narrow] if narrow else [])]
+        shape = job.config.shape
+        if path_of(shape) != "stacked" or shape not in seen:
+            found.setdefault(backend_of(shape), []).append(job)
+        seen.add(shape)
+    return found
 
 
 def share_of_evaluation(jobs: Iterable[Job], num_splits: int = 6) -> float:

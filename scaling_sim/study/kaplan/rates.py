@@ -14,13 +14,15 @@ from scaling_sim.runs.record import RunRecord
 from scaling_sim.training.schedule import SMALL_MODEL_LR, SMALL_MODEL_LR_EXPONENT, SMALL_MODEL_N
 
 MOST_RATE = 3e-2
-"""The rule's largest value; models of N below 800, and those without layers, get it."""
+"""The rule's largest value, for N below 800."""
+RATE_WITHOUT_LAYERS = 1e-2
+"""Of models with N = 0, of which the rule says nothing."""
 
 
 def rule(shape: Shape) -> float:
     """0.011·(N/1e4)^-0.4, at most 0.03: our rule for tiny models without its lower end, for sizes above 1e6."""
     N = num_parameters(shape)
-    return min(MOST_RATE, SMALL_MODEL_LR * (N / SMALL_MODEL_N) ** SMALL_MODEL_LR_EXPONENT) if N else MOST_RATE
+    return min(MOST_RATE, SMALL_MODEL_LR * (N / SMALL_MODEL_N) ** SMALL_MODEL_LR_EXPONENT) if N else RATE_WITHOUT_LAYERS
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from scaling_sim.study.display import SweepDisplay, duration
 from scaling_sim.study.kaplan.calibration import calibrate, has_gpu
 from scaling_sim.study.kaplan.config import ExperimentConfig
 from scaling_sim.study.kaplan.corpora import Corpora, text_folder
-from scaling_sim.study.kaplan.estimate import Calibrated, SystemEstimate, describe, estimate
-from scaling_sim.study.kaplan.plan import Planned, plan, portions
+from scaling_sim.study.kaplan.estimate import AHEAD, Calibrated, SystemEstimate, describe, estimate
+from scaling_sim.study.kaplan.paths import backend_of
+from scaling_sim.study.kaplan.plan import Planned, by_backend, plan, portions
 from scaling_sim.study.kaplan.rates import Rates, rates_of
 from scaling_sim.study.kaplan.scales import H200, TINY
 from scaling_sim.study.kaplan.sittings import Sitting, commit, read_sittings, summary
@@ -237,16 +238,20 @@ class _Experiment:
                 data = self._export(store, planned)
             return self._outcome(store, planned, data=data)
 
-    def _compile_ahead(self, store: RunStore) -> AbstractContextManager[object]:
+    @contextmanager
+    def _compile_ahead(self, store: RunStore) -> Iterator[None]:
         """Kernels of all English systems, in the order in which they will be needed, while the first ones train."""
         finished = _finished(store)
         kept = [one for one in self._planned(store) if one.system.corpus == "english"]
         jobs = [job for one in kept if one.system.name not in self.dropped for job in one.new]
         todo = [job for job in jobs if job.run_id not in finished]
-        if not todo:
-            return nullcontext()
         splits = self.corpora.built["english"].splits
-        return CompileAhead(todo, splits, backend=self.options.backend, device=self.options.device)
+        with ExitStack() as stack:
+            for backend, part in by_backend(todo).items() if has_gpu() else ():
+                wanted = backend if self.options.backend == "auto" else self.options.backend
+                ahead = CompileAhead(part, splits, backend=wanted, device=self.options.device, workers=AHEAD[backend])
+                stack.enter_context(ahead)
+            yield
 
     def _train_all(self, store: RunStore) -> None:
         for system in SYSTEMS:
@@ -261,7 +266,7 @@ class _Experiment:
                 self._train(system.name, portion, corpus, store)
 
     def _train(self, name: str, jobs: list[Job], corpus: Corpus, store: RunStore) -> None:
-        if {job.run_id for job in jobs} <= _finished(store):
+        if all((known := store.get(job.run_id)) and known.status in FINISHED for job in jobs):
             _join_purposes(jobs, store)
             return
         if self.sitting.left < SPARE_SECONDS:
@@ -280,7 +285,7 @@ class _Experiment:
                 jobs,
                 corpus,
                 store,
-                backend=self.options.backend,
+                backend=self._backend(jobs[0]),
                 device=self.options.device,
                 workers=self.options.workers,
                 checkpoints=self.folder / "checkpoints",
@@ -288,6 +293,12 @@ class _Experiment:
             )
             ended = done.done + done.diverged
             facts.update(runs=ended, flops=done.flops, placement=done.placement, complete=not done.failed)
+
+    def _backend(self, job: Job) -> str:
+        """As asked for; on a GPU that of the path, which all runs of a portion share."""
+        if self.options.backend != "auto" or not has_gpu():
+            return self.options.backend
+        return backend_of(job.config.shape)
 
     # After it -----------------------------------------------------------------------------------------------------
 
