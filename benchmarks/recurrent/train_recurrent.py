@@ -1,8 +1,8 @@
 """LSTMs and weight-shared transformers beside the standard one (Kaplan et al. 2020, figures 7 and 17).
 
-    python benchmarks/recurrent/train_recurrent.py --corpus FOLDER --out recurrent-h200.json    # one H200
-    python benchmarks/recurrent/train_recurrent.py --dry-run                                    # what that would take
-    python benchmarks/recurrent/train_recurrent.py --smoke --out smoke.json                     # one CPU core, seconds
+    python benchmarks/recurrent/train_recurrent.py --corpus .corpus/english --cache STUDY/corpus   # one H200
+    python benchmarks/recurrent/train_recurrent.py --dry-run                                # what it would take
+    python benchmarks/recurrent/train_recurrent.py --smoke --out smoke.json                 # one CPU core
 
 See README.md beside this file.
 """
@@ -28,7 +28,10 @@ sys.path.insert(0, str(HERE.parents[1]))
 from benchmarks.recurrent.plan import GAIN, SMOKE, Settings, alone_seconds, describe, full_plan, smoke_plan  # noqa: E402
 from scaling_sim.data.corpus import Corpus, load_corpus, open_corpus  # noqa: E402
 from scaling_sim.data.settings import CorpusConfig  # noqa: E402
-from scaling_sim.errors import ScalingSimError  # noqa: E402
+from scaling_sim.data.shards import MANIFEST  # noqa: E402
+from scaling_sim.errors import ConfigError, ScalingSimError  # noqa: E402
+from scaling_sim.study.kaplan.corpora import Corpora  # noqa: E402
+from scaling_sim.study.kaplan.scales import H200  # noqa: E402
 
 if TYPE_CHECKING:
     import torch
@@ -58,9 +61,9 @@ def main() -> int:
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", help="a folder that load_corpus has filled; without it the standard library's text")
+    parser.add_argument("--corpus", help="text of benchmarks/corpora, or a built corpus; default: Python's library")
     parser.add_argument("--key", default="english", help="what the corpus is called in the facts (default: english)")
-    parser.add_argument("--cache", help="folder for the standard library's corpus; default: a temporary one")
+    parser.add_argument("--cache", help="folder of built corpora, such as STUDY/corpus; default: a temporary one")
     parser.add_argument("--out", default="recurrent.json", help="JSON file to write")
     parser.add_argument("--seconds", type=float, default=150.0, help="limit of the whole call; drops the last runs")
     parser.add_argument("--steps", type=int, help="updates of every run; sweep and decay in proportion")
@@ -72,10 +75,18 @@ def parsed() -> argparse.Namespace:
 
 
 def chosen_corpus(arguments: argparse.Namespace, cache: Path) -> Corpus:
-    if arguments.corpus:
-        return open_corpus(arguments.corpus)
-    arguments.key = "stdlib"
-    return load_corpus(CorpusConfig(), cache)
+    """The study's English text, built into ``cache`` or found there; one that is built; or the standard library."""
+    if not arguments.corpus:
+        arguments.key = "stdlib"
+        return load_corpus(CorpusConfig(), cache)
+    folder = Path(arguments.corpus)
+    if (folder / MANIFEST).exists():
+        return open_corpus(folder)
+    corpora = Corpora(H200, folder, cache)
+    corpus = corpora.get("english")
+    if corpus is None:
+        raise ConfigError(corpora.refused["english"])
+    return corpus
 
 
 def measure(plan: list[Any], settings: Settings, corpus: Corpus, arguments: argparse.Namespace, began: float) -> int:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ from scaling_sim.datasets.recurrent import RecurrentRuns, load_recurrent, write_
 from scaling_sim.engine.cohort import Cohort, Member
 from scaling_sim.engine.reference_model import position_losses
 from scaling_sim.engine.registry import get_backend
-from scaling_sim.errors import DataError
+from scaling_sim.errors import ConfigError, DataError
 from scaling_sim.model.count import flops_per_token, num_parameters
 from scaling_sim.model.init import initial_parameters
 from scaling_sim.model.shape import Shape
 from scaling_sim.runs.record import position_edges
+from scaling_sim.study.kaplan.corpora import Corpora
+from scaling_sim.study.kaplan.scales import H200
 
 torch = pytest.importorskip("torch", reason="the benchmark is plain PyTorch")
 pytestmark = pytest.mark.torch
@@ -25,6 +28,7 @@ pytestmark = pytest.mark.torch
 from benchmarks.recurrent.models import Spec  # noqa: E402
 from benchmarks.recurrent.plan import Settings, full_plan, smoke_plan  # noqa: E402
 from benchmarks.recurrent.side_by_side import Job, SideBySide  # noqa: E402
+from benchmarks.recurrent.train_recurrent import chosen_corpus  # noqa: E402
 from benchmarks.recurrent.training import train  # noqa: E402
 from benchmarks.recurrent.trial import Text, Trial  # noqa: E402
 
@@ -139,6 +143,24 @@ def test_plan_keeps_to_its_sizes():
         assert min(abs(np.log(run.N / size)) for size in (5.3e4, 2.1e5, 8.8e5, 3.5e6)) < 0.1
     assert len({spec.name for spec in full_plan()}) == len(full_plan())
     assert all(stop <= Settings().steps for stop in Settings().stops)
+
+
+def test_english_text_is_the_study_s(tmp_path):
+    rng = np.random.default_rng(2)
+    words = np.array(["one", "two", "three", "and", "more", "words"])
+    for place in ("train", "held_out/novels"):
+        (tmp_path / "text" / place).mkdir(parents=True)
+        for i in range(600):
+            (tmp_path / "text" / place / f"{i}.txt").write_text(" ".join(rng.choice(words, 60)) + f" {i}\n")
+    asked = Namespace(corpus=str(tmp_path / "text"), key="english")
+    corpus = chosen_corpus(asked, tmp_path / "cache")
+    expected = Corpora(H200, tmp_path / "text", tmp_path / "study").get("english")
+    assert corpus.hash == expected.hash
+    assert corpus.held_out == ("novels",)
+    built = chosen_corpus(Namespace(corpus=str(expected.folder), key="english"), tmp_path / "cache")
+    assert built.hash == corpus.hash
+    with pytest.raises(ConfigError, match="English text is looked for"):
+        chosen_corpus(Namespace(corpus=str(tmp_path / "nowhere"), key="english"), tmp_path / "cache")
 
 
 def tiny_text(settings):
