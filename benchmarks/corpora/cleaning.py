@@ -185,7 +185,7 @@ ROFF_TEXT = frozenset(("B", "I", "BR", "BI", "RB", "RI", "IR", "IB", "SM", "SB")
 ROFF_NEW = frozenset(("PP", "P", "LP", "TP", "TQ", "IP", "Sp", "HP", "RS", "RE", "SH", "SS", "sp", "EX", "nf", "Vb"))
 ROFF_VERBATIM = {"nf": True, "EX": True, "Vb": True, "fi": False, "EE": False, "Ve": False}
 ROFF_IGNORED = re.compile(
-    r"^[.'] *(ig|de\S*)\b.*?^\.\.$\n?|^\.TS\b.*?^\.TE$\n?|^[.']?\\\".*$\n?", re.MULTILINE | re.DOTALL
+    r"^[.'] *(ig|de\S*)\b.*?^\.\.$\n?|^\.TS\b.*?^\.TE$\n?|^[.']?\\\"[^\n]*\n?", re.MULTILINE | re.DOTALL
 )
 
 
