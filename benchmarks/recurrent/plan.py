@@ -102,11 +102,12 @@ def full_plan() -> list[Spec]:
     plan = [transformer(*size) for size in CONTROLS]
     plan += [lstm(layers, widths[i]) for i in range(3) for layers, widths in LSTM_WIDTHS.items()]
     plan += [transformer(*size, reuse=reuse) for size in CONTROLS[:3] for reuse in REUSES]
-    for i in (2, 1):
-        plan += [lstm(2, LSTM_WIDTHS[2][i], n_ctx=LONG), transformer(*CONTROLS[i], n_ctx=LONG)]
-    plan += [transformer(*CONTROLS[1], seed=1)]
-    plan += [lstm(layers, widths[1], seed=1) for layers, widths in LSTM_WIDTHS.items()]
-    return plan + [transformer(*CONTROLS[1], reuse=reuse, seed=1) for reuse in REUSES]
+    plan += [lstm(2, LSTM_WIDTHS[2][2], n_ctx=LONG), transformer(*CONTROLS[2], n_ctx=LONG)]
+    plan += [transformer(*CONTROLS[1], seed=1), lstm(2, LSTM_WIDTHS[2][1], seed=1)]
+    plan += [transformer(*CONTROLS[1], reuse=4, seed=1)]
+    plan += [lstm(2, LSTM_WIDTHS[2][1], n_ctx=LONG), transformer(*CONTROLS[1], n_ctx=LONG)]
+    plan += [lstm(layers, LSTM_WIDTHS[layers][1], seed=1) for layers in (1, 4)]
+    return plan + [transformer(*CONTROLS[1], reuse=reuse, seed=1) for reuse in (2, 8)]
 
 
 def smoke_plan() -> list[Spec]:
