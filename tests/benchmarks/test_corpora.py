@@ -60,7 +60,7 @@ def test_pod_loses_its_codes() -> None:
 
 def test_man_page_is_filled_without_macros() -> None:
     source = (
-        '.\\" licence\n.TH X 2\n.SH NAME\nx \\- do it\n.SH DESCRIPTION\n.BR x ()\n.\\" a comment\nwrites\n.I buf\nout.\n'
+        '.\\" licence\n.TH X 2\n.SH NAME\nx \\- do it\n.SH DESCRIPTION\n.BR x ()\n.\\" note\nwrites\n.I buf\nout.\n'
         ".PP\nNext.\n.TS\na\tb\n.TE\n"
     )
     text = [paragraph.strip() for paragraph in roff_paragraphs(source)]
