@@ -117,21 +117,32 @@ def batch_sweeps(runs: RunTable, levels: int, *, passed_by: int | None = MIN_BAT
 
 def _levels(curves: Mapping[float, Sequence[Curve]], levels: int, passed_by: int) -> Array:
     """(levels,) falling log losses inside the range that so many batches pass; empty if there is none."""
-    first = sorted((max(c.log_loss[0] for c in several) for several in curves.values()), reverse=True)
+    first = sorted((highest_shared(several) for several in curves.values()), reverse=True)
     last = sorted(min(c.log_loss[-1] for c in several) for several in curves.values())
     high, low = float(first[passed_by - 1]), float(last[passed_by - 1])
     return np.linspace(high, low, levels + 2)[1:-1] if low < high else np.empty(0)
 
 
+def highest_shared(curves: Sequence[Curve]) -> float:
+    """Log of the highest loss at which learning rates can be compared: above it, the best curve is not yet read."""
+    return float(min(curve.log_loss[0] for curve in curves))
+
+
+def fewest_steps(curves: Sequence[Curve], log_loss: Array) -> tuple[Array, Array]:
+    """Steps with which the best of some learning rates passes each log loss (j,), and that rate; NaN where none does.
+
+    Losses above `highest_shared` are not read: the best rate passed them before its curve begins.
+    """
+    steps, lr = np.full(len(log_loss), np.inf), np.full(len(log_loss), np.nan)
+    for curve in curves:
+        needed = np.exp(curve.log_steps(log_loss))
+        better = (needed < steps) & (log_loss <= highest_shared(curves))
+        steps[better], lr[better] = needed[better], curve.lr
+    return np.where(np.isfinite(steps), steps, np.nan), lr
+
+
 def _sweep(curves: Mapping[float, Sequence[Curve]], log_loss: Array) -> BatchSweep:
-    steps = np.full((len(curves), len(log_loss)), np.inf)
-    lr = np.full(steps.shape, np.nan)
-    for place, several in enumerate(curves.values()):
-        for curve in several:
-            needed = np.exp(curve.log_steps(log_loss))
-            better = needed < steps[place]
-            steps[place, better], lr[place, better] = needed[better], curve.lr
-    steps[np.isinf(steps)] = np.nan
+    steps, lr = (np.stack(rows) for rows in zip(*(fewest_steps(c, log_loss) for c in curves.values()), strict=True))
     warmup = np.array([max(curve.warmup for curve in several) for several in curves.values()])
     N, number = next(iter(curves.values()))[0].N, sum(map(len, curves.values()))
     return BatchSweep(N, np.array(list(curves)), np.exp(log_loss), steps, lr, warmup, number)

@@ -12,6 +12,8 @@ from scaling_sim.predict.candidates import Candidate as Candidate
 from scaling_sim.predict.candidates import Constraints as Constraints
 from scaling_sim.predict.convert import Converted as Converted
 from scaling_sim.predict.convert import convert as convert
+from scaling_sim.predict.critical_batches import CriticalBatches as CriticalBatches
+from scaling_sim.predict.critical_batches import critical_batches as critical_batches
 from scaling_sim.predict.crossover import Crossover as Crossover
 from scaling_sim.predict.crossover import crossover as crossover
 from scaling_sim.predict.definitions import Definitions as Definitions
@@ -26,11 +28,17 @@ from scaling_sim.predict.known import KnownSize as KnownSize
 from scaling_sim.predict.known import known_sizes as known_sizes
 from scaling_sim.predict.methods import Methods as Methods
 from scaling_sim.predict.methods import compare_methods as compare_methods
+from scaling_sim.predict.noise_scales import NoiseScales as NoiseScales
+from scaling_sim.predict.noise_scales import noise_scales as noise_scales
 from scaling_sim.predict.observe import Observed as Observed
 from scaling_sim.predict.observe import observe as observe
 from scaling_sim.predict.offsets import Offsets as Offsets
 from scaling_sim.predict.offsets import offsets as offsets
+from scaling_sim.predict.positions import PositionLaw as PositionLaw
+from scaling_sim.predict.positions import position_law as position_law
 from scaling_sim.predict.quantity import Quantity as Quantity
+from scaling_sim.predict.reached import Reached as Reached
+from scaling_sim.predict.reached import reached as reached
 from scaling_sim.predict.recipes import Recipes as Recipes
 from scaling_sim.predict.recipes import compare_recipes as compare_recipes
 from scaling_sim.predict.simulate import simulate as simulate

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scaling_sim.errors import DataError, LawError
-from scaling_sim.laws.batch_sweeps import Curve, read_curves, usable
+from scaling_sim.laws.batch_sweeps import fewest_steps, read_curves, usable
 from scaling_sim.laws.kaplan import critical_batch
 from scaling_sim.predict.efficiency import positive
 from scaling_sim.predict.source import Array, Fit
@@ -64,7 +64,7 @@ def reached(runs: RunTable, loss: ArrayLike, fit: Fit | None = None) -> Reached:
     ----------
     runs : RunTable
         Curves at constant learning rate. Seeds of one size, batch and learning rate are averaged; of several learning
-        rates, the one that passes a loss first counts.
+        rates, the one that passes a loss first counts, and losses that the best one passed before it is read are NaN.
     loss : number or 1-D array
         Nats per token.
     fit : Posterior or ConstantSet
@@ -84,15 +84,10 @@ def reached(runs: RunTable, loss: ArrayLike, fit: Fit | None = None) -> Reached:
     if not groups:
         raise DataError("there are no learning curves at constant rate with known batches and steps")
     N, B = (np.array([getattr(several[0], name) for several in groups]) for name in ("N", "B"))
-    S = np.stack([_first(several, np.log(losses)) for several in groups])
+    S = np.stack([fewest_steps(several, np.log(losses))[0] for several in groups])
     tokens = S * B[:, None]
     paid = {"S": S, "tokens": tokens, "C": 6 * N[:, None] * tokens}
     return Reached(losses, N, B, paid, {} if fit is None else _least(paid, losses, B, fit))
-
-
-def _first(curves: list[Curve], log_loss: Array) -> Array:
-    """(j,) fewest steps of any of these curves; NaN where none passes the loss."""
-    return np.asarray(np.exp(np.fmin.reduce([curve.log_steps(log_loss) for curve in curves])))
 
 
 def _least(paid: Mapping[str, Array], loss: Array, B: Array, fit: Fit) -> dict[str, Array]:
