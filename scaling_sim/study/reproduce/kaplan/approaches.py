@@ -38,6 +38,8 @@ WAYS = {"total": "all parameters", "non-embedding": "non-embedding N"}
 SEVERAL = 3
 """Lengths of a size from which decay branches can take the place of curves."""
 THINNING = 8
+CURVES = "points of constant-rate curves, each taken as a run (no decay)"
+TOO_NARROW = "points of one curve err together, so that the interval is too narrow"
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def finished_rows(data: Data) -> tuple[RunTable, str]:
         _, lengths = np.unique(table.N, return_counts=True)
         if np.sum(lengths >= SEVERAL) >= 5:
             return table, "decay branches, each decayed where it ends"
-    return _points_as_runs(data), "points of constant-rate curves, each taken as a run (no decay)"
+    return _points_as_runs(data), CURVES
 
 
 def _points_as_runs(data: Data) -> RunTable:
@@ -123,7 +125,8 @@ def _rows(way: Way, basis: str) -> Iterator[Row]:
             how = (
                 "posterior" if name == "law" else "bootstrap over runs" if name == "envelope" else "draws of the minima"
             )
-            yield Row.of(label, paper, estimate.exponent, n, "", f"{how}; {basis}")
+            narrow = f"; {TOO_NARROW}" if basis == CURVES else ""
+            yield Row.of(label, paper, estimate.exponent, n, "", f"{how}; {basis}{narrow}")
             tokens = label.replace("a in N* ∝ C^a", "b in tokens* ∝ C^b")
             yield Row.of(
                 tokens, None if paper is None else round(1 - paper, 2), 1 - estimate.exponent.draws, n, "", "1 − a"

@@ -197,7 +197,7 @@ def _points(curves: RunTable) -> Points:
 
 def _floors(table: RunTable, seed: int) -> Iterator[tuple[str, tuple[Array, int]]]:
     """E of laws with a floor, each fitted to all its rows."""
-    for law in ("kaplan-floor", "kaplan-nd-floor", "chinchilla"):
+    for law in ("kaplan-floor", "kaplan-ns-floor", "kaplan-nd-floor", "chinchilla"):
         with suppress(ScalingSimError):
             rows = table.select(table.N > 0, "N = 0")
             if law == "chinchilla" and np.unique(rows.tokens[rows.decayed]).size < 3:

@@ -55,8 +55,8 @@ COUNTS: Mapping[str, Count] = MappingProxyType(
                   _six(_parameters("non-embedding+head"))),
             Count("exact FLOP", "N without embeddings, C with head and attention", _parameters("non-embedding"),
                   lambda shape: flops_per_token(shape, "exact")),
-            Count("total", "all parameters, C = 6·N·tokens (Pearce & Song)", _parameters("matrices"),
-                  _six(_parameters("matrices"))),
+            Count("total", "all parameters, C = 6·N·tokens (Hoffmann; Pearce & Song)", _parameters("total"),
+                  _six(_parameters("total"))),
         )
     }
 )  # fmt: skip

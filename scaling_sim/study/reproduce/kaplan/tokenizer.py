@@ -19,6 +19,7 @@ from scaling_sim.report.table import number
 from scaling_sim.runs.record import RunRecord
 from scaling_sim.runs.table import RunTable, table_from_records
 from scaling_sim.study.reproduce.kaplan.drawing import Shades
+from scaling_sim.study.reproduce.kaplan.equal_size import grouped
 from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
 from scaling_sim.study.reproduce.kaplan.protocols import family_records
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+DRAWS = 1000
 BYTES, PAIRS = "english", "english-bpe"
 WORDS = {BYTES: "bytes", PAIRS: "byte pairs, 4096"}
 PAPER = {"alpha_N": 0.077, "alpha_S": 0.76}
@@ -43,12 +45,18 @@ class Tokenized:
     table : losses in nats per **byte**, tokens as processed
     bytes_per_token : float
     fit : `kaplan-ns` of these curves; exponents do not depend on the unit of the loss
+    noise : (n_draws,) what the scatter between seeds does to α_N besides: three curves cannot tell it from the law
     """
 
     corpus: str
     table: RunTable
     bytes_per_token: float
     fit: ApproximateFit
+    noise: Array
+
+    def draws(self, name: str) -> Array:
+        """Draws of an exponent."""
+        return self.fit.draws[name] + (self.noise if name == "alpha_N" else 0.0)
 
 
 def tokenizer(data: Data) -> Finding:
@@ -81,8 +89,13 @@ def compared(data: Data) -> tuple[Tokenized, Tokenized]:
     def one(records: Sequence[RunRecord], corpus: str, factor: float) -> Tokenized:
         kept = [record for record in records if num_parameters(record.config.shape) in shared]
         table = per_byte(table_from_records(kept, source=data.source), factor)
-        return Tokenized(corpus, table, factor, approximate_fit(table, "kaplan-ns", num_draws=1000, seed=data.seed))
+        fit = approximate_fit(table, "kaplan-ns", num_draws=DRAWS, seed=data.seed)
+        x = np.log([num_parameters(record.config.shape) for record in kept])
+        spread = scatter / np.sqrt(np.sum((x - x.mean()) ** 2))
+        noise = spread * np.random.default_rng([data.seed, len(corpus)]).standard_normal(DRAWS)
+        return Tokenized(corpus, table, factor, fit, noise)
 
+    scatter = grouped(plain).scatter
     return one(plain, BYTES, 1.0), one(pairs, PAIRS, ratio)
 
 
@@ -142,8 +155,10 @@ def _rows(both: tuple[Tokenized, Tokenized]) -> Iterator[Row]:
             n, sizes = one.table.num_runs, len(np.unique(one.table.N))
             text = f"{symbol} of L(N, S), {WORDS[one.corpus]}"
             failed = "" if one.fit.converged else f"; importance sampling failed ({one.fit.ess:.0f} effective draws)"
-            yield Row.of(text, PAPER[name], one.fit.draws[name], n, "", f"posterior, the same {sizes} sizes{failed}")
-        first, second = (one.fit.draws[name] for one in both)
+            yield Row.of(
+                text, PAPER[name], one.draws(name), n, "", f"posterior and seeds, the same {sizes} sizes{failed}"
+            )
+        first, second = (one.draws(name) for one in both)
         yield Row.of(f"{symbol}, byte pairs less bytes", 0.0, second - first, sum(o.table.num_runs for o in both), "",
                      "difference of the two posteriors; the paper: a tokenizer is a factor on L")  # fmt: skip
     common = min(float(t.table.tokens.max()) * t.bytes_per_token for t in both)
@@ -156,7 +171,7 @@ def _rows(both: tuple[Tokenized, Tokenized]) -> Iterator[Row]:
 def _remark(both: tuple[Tokenized, Tokenized]) -> str:
     said = []
     for name, symbol in (("alpha_N", "α_N"), ("alpha_S", "α_S")):
-        low, high = np.quantile(both[1].fit.draws[name] - both[0].fit.draws[name], [0.05, 0.95])
+        low, high = np.quantile(both[1].draws(name) - both[0].draws(name), [0.05, 0.95])
         same = "the same within its interval" if low <= 0 <= high else "different"
         said.append(f"{symbol} is {same} ({low:+.3f} to {high:+.3f})")
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -157,10 +158,7 @@ def _against_loss(ax: Axes, table: RunTable, ends: RunTable, splits: list[str], 
     log_axes(ax)
 
 
-def _rows(growth: list[Growth], phases: list[Phase], own: object, ends: RunTable) -> tuple[Row, ...]:
-    from collections.abc import Mapping
-
-    assert isinstance(own, Mapping)
+def _rows(growth: list[Growth], phases: list[Phase], own: Mapping[str, Offset], ends: RunTable) -> tuple[Row, ...]:
     rows = []
     for one, phase in zip(growth, phases, strict=True):
         n = ends.num_runs
