@@ -23,6 +23,7 @@ mkdir -p "$out" "$study" "$caches" "$place/site"
 
 export PYTHONPATH=$PWD:$PWD/backends:$place/site PYTHONUNBUFFERED=1 OMP_NUM_THREADS=4
 export SCALING_SIM_CACHE=$caches CUPY_CACHE_DIR=$caches/cupy
+export TORCHINDUCTOR_COMPILE_THREADS=4 # of each process that compiles; there are four
 if [ -s "$carried/commit" ]; then
     SCALING_SIM_COMMIT=$(cat "$carried/commit")
     export SCALING_SIM_COMMIT
