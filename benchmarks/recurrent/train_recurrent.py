@@ -30,7 +30,7 @@ from scaling_sim.data.corpus import Corpus, load_corpus, open_corpus  # noqa: E4
 from scaling_sim.data.settings import CorpusConfig  # noqa: E402
 from scaling_sim.data.shards import MANIFEST  # noqa: E402
 from scaling_sim.errors import ConfigError, ScalingSimError  # noqa: E402
-from scaling_sim.study.kaplan.corpora import Corpora  # noqa: E402
+from scaling_sim.study.kaplan.corpora import TRAIN, Corpora  # noqa: E402
 from scaling_sim.study.kaplan.scales import H200  # noqa: E402
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def chosen_corpus(arguments: argparse.Namespace, cache: Path) -> Corpus:
         arguments.key = "stdlib"
         return load_corpus(CorpusConfig(), cache)
     folder = Path(arguments.corpus)
-    if (folder / MANIFEST).exists():
+    if (folder / MANIFEST).exists() and not (folder / TRAIN).exists():  # a built one; text has a manifest of its own
         return open_corpus(folder)
     corpora = Corpora(H200, folder, cache)
     corpus = corpora.get("english")

@@ -152,6 +152,7 @@ def test_english_text_is_the_study_s(tmp_path):
         (tmp_path / "text" / place).mkdir(parents=True)
         for i in range(600):
             (tmp_path / "text" / place / f"{i}.txt").write_text(" ".join(rng.choice(words, 60)) + f" {i}\n")
+    (tmp_path / "text" / "manifest.json").write_text("{}")
     asked = Namespace(corpus=str(tmp_path / "text"), key="english")
     corpus = chosen_corpus(asked, tmp_path / "cache")
     expected = Corpora(H200, tmp_path / "text", tmp_path / "study").get("english")
