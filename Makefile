@@ -37,7 +37,7 @@ test: $(VENV)/.installed-test  ## every test that fits into 15 minutes on 2 core
 
 statistical: $(VENV)/.installed-test  ## the long statistical suite, against NumPyro's NUTS too
 	$(PIP) $(CONSTRAINTS) -e ".[reference]"
-	$(VENV)/bin/python -m pytest -q -n 2 --dist worksteal -m "(slow or statistical) and not gpu" --durations=25
+	$(VENV)/bin/python -m pytest -q -n 2 --dist load --maxschedchunk 1 -m "(slow or statistical) and not gpu" --durations=25
 
 lint: $(VENV)/.installed-test  ## style, types, import rules
 	$(VENV)/bin/ruff check $(SOURCES) tests benchmarks

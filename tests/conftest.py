@@ -26,8 +26,8 @@ def shared_data() -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """GPU tests skip with a reason where there is no CUDA device; workers that steal begin with what takes longest."""
-    if config.getoption("dist", "no") == "worksteal":
+    """GPU tests skip with a reason where there is no CUDA device; workers fed test by test begin with what takes longest."""
+    if config.getoption("maxschedchunk", None):
         items.sort(key=_allowed, reverse=True)
     reason = _why_no_gpu()
     if reason is None:

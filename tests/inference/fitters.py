@@ -53,7 +53,7 @@ def snooker_mix() -> list[tuple[Any, float]]:
 
 @dataclass(frozen=True)
 class Short:
-    """Our density, mode, start and moves, but one ensemble, of ``min_taus`` autocorrelation times: ESS ≥ 3,840.
+    """Our density, mode, start and moves, but one ensemble, of ``min_taus`` autocorrelation times: ESS ≥ 96 of them.
 
     `scaling_sim.fit` makes four ensembles of 50 τ, about as wide as one of these is.
     """
@@ -64,6 +64,7 @@ class Short:
     min_taus: float = 40.0
     walkers: int = 96
     max_steps: int = 5000
+    num_draws: int = 1000
 
     def __call__(self, table: RunTable, seed: int) -> Drawn:
         law = get_law(self.law)
@@ -73,7 +74,7 @@ class Short:
         start = _start(right, approximation, self.walkers, np.random.SeedSequence(seed))
         chain = self._chain(target, approximation, start)
         u = chain.reshape(-1, chain.shape[2])
-        u = u[np.random.default_rng(seed).permutation(len(u))[:1000]]
+        u = u[np.random.default_rng(seed).permutation(len(u))[: self.num_draws]]
         return drawn(right, u, seed, len(chain) >= self.min_taus * integrated_time(chain[None]).max())
 
     def _chain(self, target: LogPosterior, approximation: Laplace, start: Any) -> Array:

@@ -123,10 +123,10 @@ def test_intervals_cover_and_none_is_a_probability() -> None:
 @pytest.mark.statistical
 @pytest.mark.parametrize("seed", [9, 16])
 def test_resampling_gives_what_emcee_gives(seed: int) -> None:
-    """Quantiles of C* within .15 posterior sds: 4,000 draws of ESS 3,800 know a 5 % quantile to .035 sds."""
+    """Quantiles of C* within .15 posterior sds: 4,000 independent draws know a 5 % quantile to .035 sds."""
     runs = sweep(seed)
     ours = crossover(resampled(runs, "kaplan", seed, num_draws=4000).fit, backtest=None)
-    chain = Short("kaplan", max_steps=8000)(runs, seed=seed)
+    chain = Short("kaplan", max_steps=8000, num_draws=100_000)(runs, seed=seed)
     assert chain.converged
     theirs = crossover(Draws("kaplan", chain.draws, runs), backtest=None)
     first, second = 1 / np.log(ours.C.draws), 1 / np.log(theirs.C.draws)  # continuous through C = ∞, nearly normal
