@@ -26,7 +26,7 @@ def shared_data() -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """GPU tests skip with a reason where there is no CUDA device; workers fed test by test begin with what takes longest."""
+    """GPU tests skip with a reason where there is no CUDA device; tests handed out one by one go longest first."""
     if config.getoption("maxschedchunk", None):
         items.sort(key=_allowed, reverse=True)
     reason = _why_no_gpu()
