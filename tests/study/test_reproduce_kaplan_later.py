@@ -250,19 +250,11 @@ def test_a_text_that_depends_on_the_phase_of_training_is_told_from_one_that_does
 def frontier_runs(curves: bool = True) -> Data:
     rng = np.random.default_rng(5)
     records = [a_run(a_shape(*s), steps(), chinchilla, rng) for s in SIZES] if curves else []
-    for s in SIZES:
-        for length in (375, 750, 1500, 3000, 6000, 12_000):
-            records.append(
-                a_run(
-                    a_shape(*s),
-                    [length],
-                    chinchilla,
-                    rng,
-                    purposes=("final",),
-                    schedule="decay",
-                    decay_steps=length // 4,
-                )
-            )
+    records += [
+        a_run(a_shape(*s), [length], chinchilla, rng, purposes=("final",), schedule="decay", decay_steps=length // 4)
+        for s in SIZES
+        for length in (375, 750, 1500, 3000, 6000, 12_000)
+    ]
     return data_of(records)
 
 

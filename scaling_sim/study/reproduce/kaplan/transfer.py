@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from scaling_sim.errors import DataError
-from scaling_sim.predict.offsets import PREFIX, offsets
+from scaling_sim.predict.offsets import PREFIX, Offset, offsets
 from scaling_sim.predict.phase import Phase, phase_effect
 from scaling_sim.predict.quantity import Quantity
 from scaling_sim.report.figures.canvas import (
