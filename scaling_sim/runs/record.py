@@ -80,7 +80,7 @@ class CurvePoint(msgspec.Struct, frozen=True, kw_only=True):
     last_position: dict[str, float] = {}
     """Loss of the last position of the context, per split."""
     noise_scale: float | None = None
-    """``B_simple = tr(Σ)/|G|²`` in tokens (McCandlish et al. 2018), from averages along the run; None if not measured."""
+    """``B_simple = tr(Σ)/|G|²``, tokens (McCandlish et al. 2018), from averages along the run; None if not measured."""
     positions: tuple[float, ...] = ()
     """Mean test loss in each bin of `position_edges`; empty if not measured."""
 
