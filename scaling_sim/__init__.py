@@ -42,6 +42,7 @@ _HOME = {
     "noise_scales": "scaling_sim.predict.noise_scales",
     "position_law": "scaling_sim.predict.positions",
     "offsets": "scaling_sim.predict",
+    "phase_effect": "scaling_sim.predict.phase",
     "known_sizes": "scaling_sim.predict",
     "allocate": "scaling_sim.predict",
     "buildable": "scaling_sim.predict",
