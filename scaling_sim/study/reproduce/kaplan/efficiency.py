@@ -56,11 +56,10 @@ def training_efficiency(data: Data) -> Finding:
     remark = (
         "Larger models reach a given loss on fewer tokens, as in the paper. Circles: where each curve passes "
         f"1 + α_N/α_S = {1 + float(np.median(excess)):.2f} times its converged loss by the fitted law, which is where "
-        "training of that size is compute-efficient."
+        "training of that size is compute-efficient; sizes of one layer are not fitted."
     )
-    return Finding(
-        "F2", "Larger models are more sample-efficient", tuple(told), lambda: _curves_figure(table, p), remark
-    )
+    title, fitted = "Larger models are more sample-efficient", np.unique(fit.runs.N[fit.runs.curve])
+    return Finding("F2", title, tuple(told), lambda: _curves_figure(table, p, fitted), remark)
 
 
 def _last_shared(table: RunTable, N: float | None = None) -> float:
@@ -80,10 +79,10 @@ def _fewer_tokens(found: Reached) -> list[Row]:
     return [Row(name, None, float(tokens[first] / tokens[last]), None, 2, "", told)]
 
 
-def _curves_figure(table: RunTable, p: dict[str, Array]) -> ReportFigure:
+def _curves_figure(table: RunTable, p: dict[str, Array], sizes: Array) -> ReportFigure:
     figure, axes = sheet("training-efficiency", "Learning curves of the family", ["Tokens", "Compute"], height=4.4)
     shades = Shades(table.N)
-    stops = _stops(table, {name: float(np.median(values)) for name, values in p.items()})
+    stops = _stops(table, sizes, {name: float(np.median(values)) for name, values in p.items()})
     for ax, x, factor in ((axes[0], table.tokens, False), (axes[1], table.C, True)):
         for run in dict.fromkeys(table.run[table.curve].tolist()):
             own = np.flatnonzero((table.run == run) & table.curve)
@@ -102,10 +101,10 @@ def _curves_figure(table: RunTable, p: dict[str, Array]) -> ReportFigure:
     return figure
 
 
-def _stops(table: RunTable, p: dict[str, float]) -> list[tuple[float, float, float]]:
+def _stops(table: RunTable, sizes: Array, p: dict[str, float]) -> list[tuple[float, float, float]]:
     """(N, tokens, loss) where each size passes (1 + α_N/α_S)·(N_c/N)^α_N (B.5)."""
     stops = []
-    for N in np.unique(table.N[table.curve]).tolist():
+    for N in sizes.tolist():
         loss = (1 + p["alpha_N"] / p["alpha_S"]) * (p["N_c"] / N) ** p["alpha_N"]
         for B, curves in read_curves(table, N).items():
             tokens = B * float(np.exp(curves[0].log_steps(np.log([loss]))[0]))
