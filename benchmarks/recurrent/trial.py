@@ -21,6 +21,8 @@ from scaling_sim.training.evaluation import split_sequences, usable_splits
 
 FIRST_UPDATES = 3
 """Before capture: lazy initialisation of libraries, moments and workspaces."""
+REPLAY_TOLERANCE = 0.02
+"""Relative; sums by atomics in bfloat16 differ by much less."""
 EVALUATED_TOKENS = 131_072
 """In one forward pass."""
 
@@ -71,7 +73,7 @@ class Trial:
         with self.on_stream():
             self._prepare()
             self.initial = self._first_state()
-            self.graph = self._captured() if self.stream else None
+            self.graph = self._checked(self._captured()) if self.stream else None
             self.load(self.initial)
         self._last: torch.cuda.Event | None = None
 
@@ -122,6 +124,24 @@ class Trial:
             self.optimizer.zero_grad(set_to_none=True)
             return None
         return graph
+
+    def _checked(self, graph: torch.cuda.CUDAGraph | None) -> torch.cuda.CUDAGraph | None:
+        """The graph, if two replays find the gradients that two launched updates find."""
+        if graph is None:
+            return None
+        launched, replayed = self._gradients(self._update), self._gradients(graph.replay)
+        error = float((replayed - launched).norm() / launched.norm())
+        if error < REPLAY_TOLERANCE:
+            return graph
+        print(f"{self.spec.name}: replays are off by {error:.2g}, launched instead", file=sys.stderr, flush=True)
+        return None
+
+    def _gradients(self, update: Callable[[], None]) -> Tensor:
+        """Mean gradient of two updates from the initial weights, at a learning rate of zero."""
+        self.load(self.initial)
+        for _ in range(2):
+            update()
+        return torch.cat([self.optimizer.state[weight]["exp_avg"].flatten() for weight in self.params])
 
     def _tensors(self) -> list[Tensor]:
         """All that an update changes."""

@@ -195,6 +195,18 @@ def test_the_best_trial_of_a_sweep_is_continued_as_if_it_were_alone(spec):
     assert run.curve[0].losses["test"] > run.loss
 
 
+def test_a_graph_that_does_other_updates_is_refused():
+    settings = Settings(steps=10, batch_tokens=64, warmup=2, test_tokens=512)
+    trial = Trial(Spec("lstm", 1, 1, 8, 0, 16), tiny_text(settings), settings)
+    assert trial._checked(Namespace(replay=trial._update)) is not None
+
+    def always_the_first_batch():
+        trial.step.zero_()
+        trial._update()
+
+    assert trial._checked(Namespace(replay=always_the_first_batch)) is None
+
+
 def test_updates_are_the_library_s():
     """Adam, clipping, warm-up, decay, batches: as in a trainer of the NumPy backend."""
     settings = Settings(steps=10, batch_tokens=64, warmup=2, test_tokens=512)
