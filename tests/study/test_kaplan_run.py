@@ -12,6 +12,7 @@ from scaling_sim.cli.app import app
 from scaling_sim.errors import ConfigError
 from scaling_sim.runs import RunStore
 from scaling_sim.study.kaplan import TINY
+from scaling_sim.study.kaplan.corpora import Corpora
 from scaling_sim.study.kaplan.run import CONFIGS, Options, plan_experiment, run_experiment
 from scaling_sim.study.kaplan.sittings import Sitting, Stage, read_sittings, summary
 from scaling_sim.study.kaplan.systems import SYSTEMS
@@ -156,6 +157,29 @@ def test_a_corpus_that_cannot_be_built_drops_its_systems(
     outcome = run_experiment(TINY, tmp_path, options(text, systems=("bpe",)))
     assert "not installed" in outcome.dropped["bpe"]
     assert outcome.complete
+
+
+def test_corpora_built_ahead_are_those_that_are_asked_for(text: Path, tmp_path: Path) -> None:
+    corpora = Corpora(TINY, text, tmp_path / "cache")
+    with corpora.built_ahead(["synthetic"]):
+        assert corpora._ahead is not None
+        assert corpora._ahead.wait() == 0
+        assert len(list((tmp_path / "cache").glob("synthetic-*"))) == 1
+        built = corpora.get("synthetic")
+    assert built is not None
+    others = Corpora(TINY, text, tmp_path / "cache")
+    with others.built_ahead(["synthetic"]):  # nothing to do, and nothing in the way
+        pass
+    assert others.text("synthetic").hash == built.hash
+    assert len(list((tmp_path / "cache").glob("synthetic-*"))) == 1
+
+
+def test_a_corpus_that_cannot_be_built_ahead_is_refused_when_asked_for(text: Path, tmp_path: Path) -> None:
+    config = msgspec.structs.replace(TINY, bpe_vocabulary=10)
+    corpora = Corpora(config, text, tmp_path / "cache")
+    with corpora.built_ahead(["english-bpe"]):
+        assert corpora.get("english-bpe") is None
+    assert "258" in corpora.refused["english-bpe"]
 
 
 def test_unknown_systems_and_times_are_refused() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,13 @@ ENVIRONMENT = "SCALING_SIM_CORPUS"
 DEFAULT_FOLDER = Path(".corpus/english")
 TRAIN, HELD_OUT = "train", "held_out"
 """Folders in it: text that is split into train, validation and test; and one folder for each other distribution."""
+BUILD = """
+import sys, msgspec
+from scaling_sim.data import CorpusConfig, load_corpus
+for config in msgspec.json.decode(sys.stdin.buffer.read(), type=list[CorpusConfig]):
+    load_corpus(config, sys.argv[1])
+"""
+"""What a process runs that builds corpora ahead."""
 BYTES_PER_TOKEN = 3.5
 """Of the byte-pair encoding, before it is known."""
 
@@ -49,10 +59,13 @@ class Corpora:
     refused: dict[str, str] = field(default_factory=dict)
     """Key → why there is none."""
     _built: dict[str, Corpus] = field(default_factory=dict, repr=False)
+    _ahead: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def get(self, key: str) -> Corpus | None:
         """The corpus, or None and its reason in ``refused``."""
         if key not in self._built and key not in self.refused:
+            if self._ahead is not None:
+                self._ahead.wait()
             try:
                 self._built[key] = corpus = load_corpus(self._config(key), self.cache)
             except (ConfigError, DataError) as error:
@@ -60,6 +73,29 @@ class Corpora:
             else:
                 self._remember(key, corpus)
         return self._built.get(key)
+
+    @contextmanager
+    def built_ahead(self, keys: Iterable[str]) -> Iterator[None]:
+        """Build these into the cache in a process of its own meanwhile; `get` waits for it, and says what went wrong.
+
+        A process that fails changes nothing: what it has not built is built when it is asked for.
+        """
+        configs = [self._config(key) for key in keys if key not in self._built]
+        command = [sys.executable, "-c", BUILD, str(self.cache)]
+        try:
+            if configs:
+                found = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+                null = subprocess.DEVNULL
+                self._ahead = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=null, stderr=null, env=found)
+                assert self._ahead.stdin is not None
+                with self._ahead.stdin as pipe:
+                    pipe.write(msgspec.json.encode(configs))
+            yield
+        finally:
+            if self._ahead is not None:
+                self._ahead.kill()
+                self._ahead.wait()
+                self._ahead = None
 
     def _remember(self, key: str, corpus: Corpus) -> None:
         """Keep its facts beside the runs, for sittings that do not come to it; another text cannot take its place."""

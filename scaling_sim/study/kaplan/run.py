@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -228,7 +228,7 @@ class _Experiment:
             for name, why in self.dropped.items():
                 self.say(f"dropped: {name} ({why})")
             try:
-                with self._compile_ahead(store):
+                with self._others_ahead(), self._compile_ahead(store):
                     self._train_all(store)
             except OutOfTime:
                 self.flags.append("This sitting's time is over; the same command goes on.")
@@ -237,6 +237,11 @@ class _Experiment:
                 planned = self._planned(store)
                 data = self._export(store, planned)
             return self._outcome(store, planned, data=data)
+
+    def _others_ahead(self) -> AbstractContextManager[None]:
+        """Other corpora are built while a GPU trains on the English one: the cores are idle then."""
+        wanted = [system.corpus for system in SYSTEMS if system.name not in self.dropped and self._wanted(system.name)]
+        return self.corpora.built_ahead(dict.fromkeys(wanted)) if has_gpu() else nullcontext()
 
     @contextmanager
     def _compile_ahead(self, store: RunStore) -> Iterator[None]:
