@@ -132,7 +132,7 @@ def write_archive(path: str | Path, records: Iterable[RunRecord], facts: Mapping
     ordered = tuple(sorted(records, key=lambda record: record.run_id))
     Archive(dict(facts), ordered).check(str(path))
     lines = [msgspec.json.encode(facts, order="sorted"), *(encode_record(_rounded(record)) for record in ordered)]
-    Path(path).write_bytes(lzma.compress(b"\n".join(lines) + b"\n", preset=9))
+    Path(path).write_bytes(lzma.compress(b"\n".join(lines) + b"\n", preset=6 | lzma.PRESET_EXTREME))
 
 
 def shipped_archive(name: str) -> Path:
