@@ -128,6 +128,11 @@ class CriticalBatches:
             "rows": self.to_dataframe().to_dict(orient="records"),
         }
 
+    def __repr__(self) -> str:
+        low, middle, high = np.quantile(self.draws["alpha_B"], (0.05, 0.5, 0.95))
+        sizes = ", ".join(f"{one.sweep.N:.4g}" for one in self.contours)
+        return f"CriticalBatches(N = {sizes}: alpha_B {middle:.3f}, 90 % {low:.3f} to {high:.3f})"
+
     def _repr_html_(self) -> str:
         return str(self.to_dataframe().to_html(index=False, float_format=lambda x: f"{x:.4g}"))
 

@@ -45,6 +45,10 @@ class NoiseScales:
     num_runs: int
     law_name: str = "critical-batch"
 
+    def __repr__(self) -> str:
+        low, middle, high = np.quantile(self.draws["alpha_B"], (0.05, 0.5, 0.95))
+        return f"NoiseScales({self.num_runs} runs: alpha_B {middle:.3f}, 90 % {low:.3f} to {high:.3f})"
+
     def to_json(self) -> dict[str, Any]:
         """α_B, B* and γ with their 90 % intervals."""
         named = {**self.draws, "size_exponent": self.size_exponent}

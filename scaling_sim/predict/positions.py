@@ -43,6 +43,10 @@ class PositionLaw:
     loss: Array
     error: Array
 
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name} {np.median(values):.3g}" for name, values in self.draws.items())
+        return f"PositionLaw(positions 1 to {self.edges[-1]}: {told})"
+
     def at(self, position: ArrayLike) -> Array:
         """(n, k) draws of the loss of single positions T = 1, 2, … (k,)."""
         a, b, c = (self.draws[name][:, None] for name in "abc")

@@ -45,6 +45,12 @@ class Reached:
     paid: Mapping[str, Array]
     least: Mapping[str, Array]
 
+    def __repr__(self) -> str:
+        return f"Reached({len(self.loss)} losses, {len(self.N)} sizes and batches)"
+
+    def _repr_html_(self) -> str:
+        return str(self.to_dataframe().to_html(index=False, float_format=lambda x: f"{x:.4g}"))
+
     def to_dataframe(self) -> pd.DataFrame:
         """One row per size, batch and loss that is passed."""
         import pandas as pd

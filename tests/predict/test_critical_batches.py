@@ -127,6 +127,7 @@ def test_it_is_public_and_can_be_written() -> None:
     assert (table["S_min_steps_lo90"] < table["S_min_steps"]).all()
     assert found.to_json()["ratio_of_sizes"]["loss_nats"] == found.shared_loss
     assert "<table" in found._repr_html_()
+    assert len(repr(found)) < 120
 
 
 def test_predictions_take_it_as_a_fit() -> None:
