@@ -55,7 +55,7 @@ keep() { # NAME FOLDER FILES...: pack files of FOLDER that there are, if the arc
 
 keep_all() {
     cp "$study"/sittings.jsonl "$study"/*.jsonl.xz "$out/" 2>/dev/null
-    keep study "$study" runs.sqlite runs.sqlite-wal sittings.jsonl corpora.json experiment.json
+    keep study "$study" runs.sqlite runs.sqlite-wal sittings.jsonl corpora.json experiment.json rates.json
     for name in cupy inductor triton; do keep "$name" "$caches" "$name"; done
 }
 

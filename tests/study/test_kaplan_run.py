@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,8 @@ from scaling_sim import datasets
 from scaling_sim.cli.app import app
 from scaling_sim.errors import ConfigError
 from scaling_sim.runs import RunStore
-from scaling_sim.study.kaplan import TINY
+from scaling_sim.study.kaplan import TINY, run
+from scaling_sim.study.kaplan.config import ContextRuns
 from scaling_sim.study.kaplan.corpora import Corpora
 from scaling_sim.study.kaplan.run import CONFIGS, Options, plan_experiment, run_experiment
 from scaling_sim.study.kaplan.sittings import Sitting, Stage, read_sittings, summary
@@ -79,6 +81,29 @@ def test_learning_rates_come_from_the_trials(finished: Path) -> None:
 
     rates = rates_of(experiment.select("lr"))
     assert run.config.recipe.peak_lr == pytest.approx(rates(TINY.context.shapes[0]), rel=1e-3)
+
+
+def test_learning_rates_are_kept(finished: Path) -> None:
+    """They decide the identity of other runs, so that nothing may change them later."""
+    from scaling_sim.study.kaplan import Rates
+
+    kept = msgspec.json.decode((finished / "rates.json").read_bytes(), type=Rates)
+    facts = datasets.read(finished / "kaplan-tiny.jsonl.xz").facts
+    assert {int(N): value for N, value in facts["rate_multiples"].items()} == pytest.approx(dict(kept.multiples), 1e-3)
+
+
+def test_wide_models_that_would_not_end_are_left_to_another_sitting(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = msgspec.structs.replace(TINY.shapes[0], d_model=160)
+    config = msgspec.structs.replace(TINY, context=ContextRuns((wide,), n_ctx=8), max_tokens=10**7)
+    monkeypatch.setattr(run, "has_gpu", lambda: True)
+    monkeypatch.setattr(run, "cohort_seconds", lambda *_: 1e6)
+    monkeypatch.setattr(run, "CompileAhead", lambda *_, **__: nullcontext())
+    outcome = run_experiment(config, tmp_path, options(text))
+    assert not outcome.complete
+    counts = {row["system"]: row["statuses"] for row in outcome.systems}
+    assert counts == {"lr": {"done": 6}, "context": {"planned": 1}}
 
 
 class Clock:

@@ -20,8 +20,17 @@ from scaling_sim.study.display import SweepDisplay, duration
 from scaling_sim.study.kaplan.calibration import calibrate, has_gpu
 from scaling_sim.study.kaplan.config import ExperimentConfig
 from scaling_sim.study.kaplan.corpora import Corpora, text_folder
-from scaling_sim.study.kaplan.estimate import AHEAD, Calibrated, SystemEstimate, describe, estimate
-from scaling_sim.study.kaplan.paths import backend_of
+from scaling_sim.study.kaplan.estimate import (
+    AHEAD,
+    Calibrated,
+    SystemEstimate,
+    cohort_seconds,
+    cohorts,
+    describe,
+    estimate,
+    table_rate,
+)
+from scaling_sim.study.kaplan.paths import backend_of, path_of
 from scaling_sim.study.kaplan.plan import Planned, by_backend, plan, portions
 from scaling_sim.study.kaplan.rates import Rates, rates_of
 from scaling_sim.study.kaplan.scales import H200, TINY
@@ -36,6 +45,7 @@ BUDGET_MINUTES = 25.0
 SPARE_SECONDS = 5.0
 """A sitting does not begin a portion with less time left, and stops so much before its end to write the data file."""
 FINISHED: tuple[Status, ...] = ("done", "stopped", "diverged")
+ENDED: tuple[Status, ...] = (*FINISHED, "failed")
 STORE = "runs.sqlite"
 DATA = "{name}.jsonl.xz"
 """Data file that every sitting leaves in the study's folder."""
@@ -174,6 +184,7 @@ class _Experiment:
     sitting: Sitting
     dropped: dict[str, str] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
+    deferred: list[str] = field(default_factory=list)
 
     @classmethod
     def opened(cls, config: ExperimentConfig, out: str | Path, options: Options, say: Say) -> _Experiment:
@@ -269,6 +280,8 @@ class _Experiment:
             one = next(one for one in self._planned(store) if one.system.name == system.name)
             for portion in portions(one.jobs):
                 self._train(system.name, portion, corpus, store)
+        if self.deferred:
+            raise OutOfTime
 
     def _train(self, name: str, jobs: list[Job], corpus: Corpus, store: RunStore) -> None:
         if all((known := store.get(job.run_id)) and known.status in FINISHED for job in jobs):
@@ -277,6 +290,10 @@ class _Experiment:
         if self.sitting.left < SPARE_SECONDS:
             raise OutOfTime
         label = _label(jobs)
+        if name != "lr" and self._is_too_long(jobs, store):
+            self.deferred.append(label)
+            self.say(f"{name}: {label} is left to another sitting, it would not end in this one")
+            return
         self.say(f"{name}: {len(jobs)} runs ({label}), {duration(max(0.0, self.sitting.left))} left")
         with self.sitting.stage(name, label) as facts, SweepDisplay(self.say) as display:
 
@@ -299,6 +316,13 @@ class _Experiment:
             ended = done.done + done.diverged
             facts.update(runs=ended, flops=done.flops, placement=done.placement, complete=not done.failed)
 
+    def _is_too_long(self, jobs: Sequence[Job], store: RunStore) -> bool:
+        """Whether a wide model, on a GPU, is expected to take longer than is left: half a run is worth nothing."""
+        if not has_gpu() or path_of(jobs[0].config.shape) != "stacked":
+            return False
+        todo = [job for job in jobs if not ((known := store.get(job.run_id)) and known.status in FINISHED)]
+        return sum(cohort_seconds(plan, table_rate) for plan in cohorts(todo)) > self.sitting.left
+
     def _backend(self, job: Job) -> str:
         """As asked for; on a GPU that of the path, which all runs of a portion share."""
         if self.options.backend != "auto" or not has_gpu():
@@ -315,10 +339,10 @@ class _Experiment:
         records = [record for record in store.records(FINISHED) if record.run_id in ours]
         path = self.folder / DATA.format(name=self.config.name)
         with self.sitting.stage("export"):
-            write(path, records, self._facts(records))
+            write(path, records, self._facts(records, self._rates(store)))
         return path
 
-    def _facts(self, records: Sequence[RunRecord]) -> dict[str, Any]:
+    def _facts(self, records: Sequence[RunRecord], rates: Rates) -> dict[str, Any]:
         cards = sorted({record.versions.get("card") or record.device for record in records})
         return {
             "corpora": self.corpora.facts(),
@@ -326,6 +350,7 @@ class _Experiment:
             "device": ", ".join(cards),
             "commit": commit(),
             "dropped": self.dropped,
+            "rate_multiples": {str(N): round(value, 4) for N, value in rates.multiples.items()},
             "flags": self.flags,
             "sittings": summary(read_sittings(self.folder)),
         }
@@ -361,10 +386,17 @@ class _Experiment:
         return {key: self.corpora.text(key) for key in keys if key not in self.corpora.refused}
 
     def _rates(self, store: RunStore) -> Rates:
-        """The rule, until every trial is over; a part of them would give other runs than all."""
+        """The rule, until every trial is over; then what the trials say, which is kept: other runs depend on it."""
+        path = self.folder / "rates.json"
+        if path.exists():
+            return msgspec.json.decode(path.read_bytes(), type=Rates)
         trials = plan(self.config, {"english": self.corpora.text("english")}, names=("lr",))[0].jobs
-        records = [record for job in trials if (record := store.get(job.run_id)) and record.status in FINISHED]
-        return rates_of(records) if len(records) == len(trials) else Rates()
+        records = [record for job in trials if (record := store.get(job.run_id)) and record.status in ENDED]
+        if len(records) < len(trials):
+            return Rates()
+        rates = rates_of(records)
+        path.write_bytes(msgspec.json.encode(rates))
+        return rates
 
     def _wanted(self, name: str) -> bool:
         return name == "lr" or not self.options.systems or name in self.options.systems
