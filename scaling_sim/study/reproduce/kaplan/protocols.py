@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 MIN_SIZES = 4
+SHORT = 0.1
+"""Share of the longest run's tokens below which a curve is no curve of the family."""
 FIRST = 0.015
 """Share of a run's steps before which no point is read: all protocols then begin at one number of tokens."""
 
@@ -123,7 +125,7 @@ def family_records(data: Data) -> tuple[RunRecord, ...]:
     batch = mode(record.config.recipe.batch_tokens for record in found)
     kept = [r for r in found if r.config.recipe.batch_tokens == batch and r.config.shape.n_ctx == n_ctx]
     longest = max(record.config.tokens for record in kept)
-    return tuple(record for record in kept if record.config.tokens > 0.98 * longest)
+    return tuple(record for record in kept if record.config.tokens > SHORT * longest)
 
 
 def constant_rate(data: Data) -> Protocol:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from scaling_sim.errors import DataError, ScalingSimError
-from scaling_sim.report.figures.canvas import GREY, ReportFigure, legend_below, line, points, sheet
+from scaling_sim.report.figures.canvas import GREY, PAPER, ReportFigure, legend_below, line, points, sheet
 from scaling_sim.report.figures.ticks import log_axes
 from scaling_sim.report.table import number
 from scaling_sim.study.reproduce.kaplan.drawing import Shades
@@ -31,6 +31,8 @@ PANELS = {
     "aspect": "aspect ratio d_model / n_layer",
     "heads": "width of a head d_model / n_head",
 }
+READ_OFF = {"d_ff": ((8.0, 1.6, 1.6), (20.0, 4.8, 4.8)), "aspect": ((4.0, 2.0, 2.7), (700.0, 2.8, 4.6)), "heads": ()}
+"""Loss increases, %, read by eye off the paper's figure 5: ratio, lowest and highest of its sizes."""
 EQUAL_TO_PERCENT = 0.05
 """α of L(C_min) that the paper takes for "1 % of loss is 22 % of compute" (its figure 5): 1.01^(1/.05) = 1.22."""
 
@@ -84,6 +86,9 @@ def shape(data: Data) -> Finding:
         shades = Shades(found.N[found.N > 0])
         for ax, name in zip(axes, panels, strict=True):
             _panel(ax, [s for s in series if s.panel == name], shades)
+            _read_off(ax, name)
+            log_axes(ax, y=False)
+            legend_below(ax, 2)
             ax.set_xlabel(PANELS[name].split("ratio ")[-1].split("head ")[-1])
         axes[0].set_ylabel("loss increase, %")
         figure.reading = (
@@ -157,8 +162,18 @@ def _panel(ax: Axes, series: list[Series], shades: Shades) -> None:
             error=np.stack([percent - bars[0], bars[1] - percent]),
         )  # fmt: skip
     ax.axhline(0, color=GREY, lw=0.8)
-    log_axes(ax, y=False)
-    legend_below(ax, 2)
+
+
+def _read_off(ax: Axes, panel: str) -> None:
+    """The paper's readings within our range of ratios."""
+    low, high = ax.get_xlim()
+    kept = [reading for reading in READ_OFF[panel] if low <= reading[0] <= high]
+    if kept:
+        ratio, least, most = np.array(kept).T
+        points(
+            ax, ratio, (least + most) / 2, series="paper, read off", colour=PAPER, label="paper, by eye", marker="D",
+            hollow=True, error=(most - least) / 2,
+        )  # fmt: skip
 
 
 def _rows(series: list[Series]) -> Iterator[Row]:
@@ -168,6 +183,7 @@ def _rows(series: list[Series]) -> Iterator[Row]:
         ("d_ff", "loss increase at d_ff/d_model = 16", None, 15.9, 16.1, ""),
         ("aspect", "largest loss increase for d_model/n_layer 10 to 300", 1.5, 10, 300, "the paper: below 1.5 %"),
         ("aspect", "largest loss increase for d_model/n_layer below 10", None, 0, 10, "deeper than any of the paper's"),
+        ("aspect", "loss increase at d_model/n_layer = 4", 2.35, 3.5, 4.5, "the paper's 2 to 2.7, read off by eye"),
         ("heads", "largest loss increase for d_model/n_head from 4 to 128", None, 4, 128, ""),
     )  # fmt: skip
     for panel, words, paper, low, high, remark in pick:
