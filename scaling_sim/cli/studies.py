@@ -69,7 +69,8 @@ def study(
 
 def _experiment(name: str, out: Path, given: Mapping[str, Any], seed: int | None, dry_run: bool, as_json: bool) -> None:
     """One of the experiments that are no presets: runs and a data file, no fits."""
-    from scaling_sim.study.kaplan.run import CONFIGS, Options, plan_experiment, run_experiment
+    from scaling_sim.study.kaplan.outcome import Options
+    from scaling_sim.study.kaplan.run import CONFIGS, plan_experiment, run_experiment
 
     if seed is not None:
         raise ConfigError(f"{name} takes no --seed: its runs are those of one published experiment")

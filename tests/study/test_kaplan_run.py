@@ -15,7 +15,8 @@ from scaling_sim.runs import RunStore
 from scaling_sim.study.kaplan import TINY, run
 from scaling_sim.study.kaplan.config import ContextRuns
 from scaling_sim.study.kaplan.corpora import Corpora
-from scaling_sim.study.kaplan.run import CONFIGS, Options, plan_experiment, run_experiment
+from scaling_sim.study.kaplan.outcome import Options
+from scaling_sim.study.kaplan.run import CONFIGS, plan_experiment, run_experiment
 from scaling_sim.study.kaplan.sittings import Sitting, Stage, read_sittings, summary
 from scaling_sim.study.kaplan.systems import SYSTEMS
 from scaling_sim.study.presets import EXPERIMENTS

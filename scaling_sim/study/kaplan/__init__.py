@@ -12,8 +12,10 @@ _HOME = {
     "SYSTEMS": "systems",
     "Rates": "rates",
     "rates_of": "rates",
-    "plan": "plan",
-    "estimate": "estimate",
+    "Options": "outcome",
+    "Outcome": "outcome",
+    "run_experiment": "run",
+    "plan_experiment": "run",
     "rehearse": "rehearsal",
 }
 

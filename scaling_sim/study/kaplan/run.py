@@ -26,10 +26,10 @@ from scaling_sim.study.kaplan.estimate import (
     SystemEstimate,
     cohort_seconds,
     cohorts,
-    describe,
     estimate,
     table_rate,
 )
+from scaling_sim.study.kaplan.outcome import Options, Outcome, counts
 from scaling_sim.study.kaplan.paths import backend_of, path_of
 from scaling_sim.study.kaplan.plan import Planned, by_backend, plan, portions
 from scaling_sim.study.kaplan.rates import Rates, rates_of
@@ -40,8 +40,6 @@ from scaling_sim.training import CompileAhead, Job, Progress, run_sweep
 
 CONFIGS = {config.name: config for config in (H200, TINY)}
 """By the name under which ``scaling-sim study`` takes them: `scaling_sim.study.presets.EXPERIMENTS`."""
-BUDGET_MINUTES = 25.0
-"""Of training in all sittings together."""
 SPARE_SECONDS = 5.0
 """A sitting does not begin a portion with less time left, and stops so much before its end to write the data file."""
 FINISHED: tuple[Status, ...] = ("done", "stopped", "diverged")
@@ -54,96 +52,6 @@ Say = Callable[[str], None]
 
 class OutOfTime(KeyboardInterrupt):
     """Ends a sweep as Ctrl-C does: what is finished is in the store, the rest is saved where it can be."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How an experiment is run.
-
-    Attributes
-    ----------
-    corpus : Path or None
-        Folder of the English text.
-    budget, sitting : float
-        Minutes of training in all sittings together, and of this one.
-    systems : tuple of str
-        Names of systems; all of them if empty.
-    backend, device, workers
-        As for `scaling_sim.training.run_sweep`.
-    """
-
-    corpus: Path | None = None
-    budget: float = BUDGET_MINUTES
-    sitting: float = BUDGET_MINUTES
-    systems: tuple[str, ...] = ()
-    backend: str = "auto"
-    device: str | None = None
-    workers: int | None = None
-
-    def __post_init__(self) -> None:
-        known = [system.name for system in SYSTEMS]
-        if unknown := [name for name in self.systems if name not in known]:
-            raise ConfigError(f"no system is called {', '.join(unknown)}; there are: {', '.join(known)}")
-        for name in ("budget", "sitting"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"--{name} must be positive, got {getattr(self, name):g} minutes")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Where the experiment stands after a sitting, or before it with ``--dry-run``.
-
-    Attributes
-    ----------
-    name : str
-    systems : tuple of dict
-        Name, figures, runs by status, and what is expected of the rest.
-    dropped : dict
-        System → why it is not part of the experiment.
-    flags : tuple of str
-        What the report must say.
-    complete : bool
-        Whether every run of every system that was not dropped is finished.
-    data : Path or None
-        The data file.
-    """
-
-    name: str
-    systems: tuple[dict[str, Any], ...]
-    dropped: dict[str, str]
-    flags: tuple[str, ...]
-    complete: bool
-    estimates: tuple[SystemEstimate, ...] = ()
-    source: str = ""
-    sittings: tuple[dict[str, Any], ...] = ()
-    data: Path | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "study": self.name,
-            "complete": self.complete,
-            "systems": list(self.systems),
-            "dropped": self.dropped,
-            "flags": list(self.flags),
-            "expected": [row.to_json() for row in self.estimates],
-            "expected_seconds": sum(row.seconds for row in self.estimates),
-            "estimated_from": self.source,
-            "sittings": list(self.sittings),
-            "data": None if self.data is None else str(self.data),
-        }
-
-    def describe(self) -> str:
-        """The same for reading."""
-        lines = [describe(self.estimates, self.source)] if self.estimates else []
-        for row in self.systems:
-            counts = ", ".join(f"{count} {status}" for status, count in row["statuses"].items())
-            lines.append(f"{row['system']:<10s} {counts}")
-        lines += [f"dropped: {name} ({why})" for name, why in self.dropped.items()]
-        lines += [f"note: {flag}" for flag in self.flags]
-        if self.data is not None:
-            lines.append(f"data in {self.data}; {'complete' if self.complete else 'the same command goes on'}")
-        return "\n".join(lines)
 
 
 def run_experiment(
@@ -365,7 +273,7 @@ class _Experiment:
     ) -> Outcome:
         statuses = {record.run_id: record.status for record in store.records()}
         kept = [one for one in planned if one.system.name not in self.dropped]
-        systems = tuple(_counts(one, statuses) for one in kept)
+        systems = tuple(counts(one, statuses) for one in kept)
         ended = all(statuses.get(job.run_id) in FINISHED for one in kept for job in one.jobs)
         failed = sum(system["statuses"].get("failed", 0) for system in systems)
         flags = [*self._rates(store).flags, *self.flags]
@@ -437,17 +345,6 @@ def _label(jobs: Sequence[Job]) -> str:
     shapes = list(dict.fromkeys(job.config.shape for job in jobs))
     first = f"{shapes[0].n_layer}×{shapes[0].d_model}"
     return first if len(shapes) == 1 else f"{len(shapes)} shapes"
-
-
-def _counts(one: Planned, statuses: dict[str, Any]) -> dict[str, Any]:
-    found = [statuses.get(job.run_id, "planned") for job in one.jobs]
-    return {
-        "system": one.system.name,
-        "corpus": one.system.corpus,
-        "figures": list(one.system.figures),
-        "runs": len(one.jobs),
-        "statuses": {status: found.count(status) for status in dict.fromkeys(found)},
-    }
 
 
 def _silent(line: str) -> None:
