@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ from scaling_sim.errors import DataError, DesignError, ScalingSimError
 from scaling_sim.inference.approximate import ApproximateFit, approximate_fit
 from scaling_sim.predict.counts import countings
 from scaling_sim.predict.methods import Estimate, Methods, compare_methods
-from scaling_sim.report.figures.canvas import ACCENT, OURS, PAPER, ReportFigure, band, legend_below, line, points, sheet
+from scaling_sim.report.figures.canvas import ACCENT, OURS, PAPER, ReportFigure, band, line, points, sheet
 from scaling_sim.report.figures.ticks import log_axes
 from scaling_sim.report.table import number
 from scaling_sim.runs.table import RunTable, table_from_records
@@ -67,7 +68,7 @@ def approaches(data: Data) -> Finding:
         right.set_xlabel("compute 6·N·tokens, FLOP")
         right.set_ylabel("tokens per parameter")
         log_axes(right)
-        legend_below(right)
+        figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         figure.reading = (
             f"Runs: {basis}. Right: a level line is a = .5, numbers are a with 90 % intervals; bands 90 and 50 %; "
             "pale without embeddings."
@@ -143,7 +144,8 @@ def _rows(way: Way, basis: str) -> Iterator[Row]:
 def _valleys(figure: ReportFigure, ax: Axes, way: Way) -> None:
     minima = way.methods.minima
     if minima is None:
-        ax.annotate(way.methods.refused.get("isoflop", "no minima"), (0.05, 0.9), xycoords="axes fraction", wrap=True)
+        why = "\n".join(wrap(way.methods.refused.get("isoflop", "no minima"), 52))
+        ax.annotate(why, (0.03, 0.95), xycoords="axes fraction", va="top", fontsize=8.0).set_in_layout(False)
         return
     shades = Shades(np.exp(minima.log_C), "C")
     for valley, one in zip(minima.valleys, minima.slices, strict=True):
