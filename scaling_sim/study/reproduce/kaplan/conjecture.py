@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from statistics import mode
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,6 +55,8 @@ EARLY_D = 0.3
 BENT = 0.02
 """Relative departure from the early power law that counts as a bend: the paper's scatter between seeds."""
 DRAWS = 1000
+SAME = 1e-6
+"""Nats within which two entropies are those of one language."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def conjecture(data: Data) -> Finding:
         )
         return figure
 
-    rows = tuple(_rows(table, crossing, bend, floors, entropy))
+    rows = (*_rows(table, crossing, bend, floors, entropy), *_window_row(data, entropy))
     return Finding(
         "§6.3", "The crossing on a language of known entropy", rows, draw, _remark(crossing, bend, floors, entropy)
     )
@@ -230,6 +233,22 @@ def _rows(
     for law, (draws, runs) in floors.items():
         yield Row.of(
             f"floor E by {law}", None, draws, runs, "nats", f"all rows; H = {entropy:.4f}; importance sampling"
+        )
+
+
+def _window_row(data: Data, entropy: float) -> Iterator[Row]:
+    """What the best predictor of our windows pays, if the language is the experiment's."""
+    from scaling_sim.data.synthetic import SyntheticLanguage
+    from scaling_sim.data.window_entropy import window_entropy
+    from scaling_sim.study.kaplan.scales import H200
+
+    language = SyntheticLanguage(H200.language.synthetic)
+    n_ctx = mode(record.config.shape.n_ctx for record in data.records(corpus=CORPUS))
+    if abs(language.entropy_rate - entropy) < SAME:
+        floor = window_entropy(language, n_ctx)
+        text = f"entropy of windows of {n_ctx} tokens cut at random"
+        yield Row(
+            text, None, floor, (floor, floor), 0, "nats", "exact to 1e-5: what a model of this context could reach"
         )
 
 
