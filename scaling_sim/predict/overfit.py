@@ -30,10 +30,14 @@ def overfitting(N: Any, D: Any, p: Mapping[str, Any]) -> Any:
 
 
 def data_needed(N: Any, p: Mapping[str, Any], threshold: float = THRESHOLD) -> Any:
-    """Return the unique tokens D at which δL equals ``threshold`` (4.4; Table 2 gives 5.5e3·N^0.738 for 0.02)."""
-    growth = threshold * converged_loss(N, p) / (p["N_c"] / N) ** p["alpha_N"]
-    load = np.expm1(np.log1p(growth) / p["alpha_D"])
-    return p["D_c"] / load * (N / p["N_c"]) ** (p["alpha_N"] / p["alpha_D"])
+    """Return the unique tokens D at which δL equals ``threshold`` (4.4; Table 2 gives 5.5e3·N^0.738 for 0.02).
+
+    +∞ where a draw's N_c is too small for a float.
+    """
+    above = p["E"] / (p["N_c"] / N) ** p["alpha_N"] if "E" in p else 0.0  # the floor over the reducible loss
+    load = np.expm1(np.log1p(threshold * (1 + above)) / p["alpha_D"])
+    with np.errstate(divide="ignore", over="ignore"):
+        return p["D_c"] / load * (N / p["N_c"]) ** (p["alpha_N"] / p["alpha_D"])
 
 
 def stopping_step(loss: Any, converged: Any, p: Mapping[str, Any]) -> Any:

@@ -23,7 +23,7 @@ NOISE = 0.004
 
 FACTS: dict[str, Any] = {
     "corpora": {
-        "known": {"key": "english", "name": "no text", "tokens": 10**8, "vocab_size": 256, "entropy": None, "splits": {}}
+        "known": {"key": "english", "name": "no text", "tokens": 10**8, "vocab_size": 256}
     },
     "date": "",
     "device": "none",

@@ -1,4 +1,4 @@
-"""The runs of an experiment and the fits that several systems share, each made once."""
+"""The runs of an experiment, and what several systems share of them, each made once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from scaling_sim.errors import ConfigError, DataError, DesignError, ScalingSimError, ScalingSimWarning
+from scaling_sim.errors import ConfigError, DataError, ScalingSimError, ScalingSimWarning
 
 if TYPE_CHECKING:
     from scaling_sim.datasets import Experiment
@@ -22,7 +22,7 @@ T = TypeVar("T")
 class Data:
     """An experiment with its fits, which are made when they are first asked for and kept.
 
-    It can be sent to another process with all fits made so far.
+    It can be sent to another process with all that was made so far.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Data:
 
     experiment: Experiment
     seed: int = 0
-    _fits: dict[str, Posterior | ScalingSimError] = field(default_factory=dict, repr=False)
+    _shared: dict[str, Any] = field(default_factory=dict, repr=False)
     _kept: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -70,7 +70,7 @@ class Data:
         return "rehearsal" if self.simulated else "kaplan-h200"
 
     def fit(self, name: str) -> Posterior:
-        """The fit of this name in `scaling_sim.study.reproduce.kaplan.fits.FITS`.
+        """The posterior of this name in `scaling_sim.study.reproduce.kaplan.fits.FITS`.
 
         Raises
         ------
@@ -81,9 +81,12 @@ class Data:
 
         if name not in FITS:
             raise ConfigError(f"no shared fit is called {name!r}; there are: {', '.join(FITS)}")
-        if name not in self._fits:
-            self._fits[name] = self._made(name)
-        found = self._fits[name]
+        found: Posterior = self.shared(name)
+        return found
+
+    def shared(self, name: str) -> Any:
+        """What `scaling_sim.study.reproduce.kaplan.fits.SHARED` makes under this name, made once; raises as `fit`."""
+        found = outcome(self, name)
         if isinstance(found, ScalingSimError):
             raise found
         return found
@@ -95,35 +98,36 @@ class Data:
         kept: T = self._kept[name]
         return kept
 
-    def give(self, name: str, fit: Posterior | ScalingSimError) -> None:
-        """Keep a fit, or the reason why there is none, that another process made."""
-        self._fits[name] = fit
+    def give(self, name: str, found: Any) -> None:
+        """Keep what another process made under a shared name, or the error that says why there is nothing."""
+        self._shared[name] = found
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """Fit → what its diagnostics say, of those made so far."""
-        return {
-            name: f"not made: {fit}" if isinstance(fit, ScalingSimError) else fit.diagnostics.verdict
-            for name, fit in self._fits.items()
-        }
+        """Shared name → what diagnostics say of it, of those made so far."""
+        return {name: _verdict(found) for name, found in self._shared.items()}
 
-    def _made(self, name: str) -> Posterior | ScalingSimError:
-        from scaling_sim.study.reproduce.kaplan.fits import FITS
 
+def outcome(data: Data, name: str) -> Any:
+    """What is shared under a name, or the error that says why there is nothing: both can be sent to a process."""
+    from scaling_sim.study.reproduce.kaplan.fits import SHARED
+
+    if name not in data._shared:
         with warnings.catch_warnings():  # what they say stands in the fit, and its verdict is shown
             warnings.simplefilter("ignore", ScalingSimWarning)
             try:
-                return FITS[name](self)
+                data.give(name, SHARED[name](data))
             except ScalingSimError as error:
-                return error
+                data.give(name, error)
+    return data._shared[name]
 
 
-def outcome(data: Data, name: str) -> Posterior | ScalingSimError:
-    """A shared fit or the reason why there is none, for another process."""
-    try:
-        return data.fit(name)
-    except (DataError, DesignError, ScalingSimError) as error:
-        return error
+def _verdict(found: Any) -> str:
+    if isinstance(found, ScalingSimError):
+        return f"not made: {found}"
+    if hasattr(found, "diagnostics"):
+        return str(found.diagnostics.verdict)
+    return f"importance sampling, ESS {found.ess:.0f}" if hasattr(found, "ess") else found.caveat()
 
 
 def _words(purposes: tuple[str, ...], conditions: dict[str, Any]) -> str:

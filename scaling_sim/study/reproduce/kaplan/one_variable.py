@@ -24,7 +24,7 @@ from scaling_sim.study.reproduce.kaplan.drawing import (
     slope_line,
 )
 from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
-from scaling_sim.study.reproduce.kaplan.frontier import frontier_points, trend
+from scaling_sim.study.reproduce.kaplan.frontier import family_fit, frontier_points, trend
 from scaling_sim.study.reproduce.kaplan.rows import family_records, largest_model_rows, num_runs, stopped_records
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ TEXT = "another text, in bytes: need not agree"
 def one_variable(data: Data) -> Finding:
     """Loss against compute, data and size."""
     trends, by_data, by_size = trend(data, adjusted=True), data.fit("power-d"), data.fit("power-n")
-    families, points_used = num_runs(data.fit("kaplan").runs, "curve"), by_size.runs.num_runs
+    families, points_used = num_runs(family_fit(data).runs), by_size.runs.num_runs
     N_max = float(by_data.runs.N.max())
     rows = (
         Row.of("α_C^min of L(C_min)", 0.050, trends["alpha_C_min"], families, remark="envelope, bootstrap over runs"),

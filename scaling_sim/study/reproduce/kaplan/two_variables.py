@@ -58,8 +58,9 @@ def _remark(data: Data, nd: Posterior, joint: Posterior) -> str:
     return (
         f"Left: (1.5) fitted to {nd.runs.num_runs} early-stopped runs with 10 % dropout; hollow are those of one layer "
         f"or of fewer than {MIN_UPDATES} updates per epoch, which are not fitted. Right: (1.6) with one α_N "
-        f"for both, fitted to {num_runs(joint.runs, 'curve')} learning curves after warm-up, steps counted as at batches far above "
-        f"critical. The two kinds of runs {agree}. L(N, D) scatters by {_scatter(nd, 'stopped'):.1%} about its law, "
+        f"for both, fitted to {num_runs(joint.runs, 'curve')} learning curves after warm-up, steps counted as at "
+        f"batches far above critical. The two kinds of runs {agree}. L(N, D) scatters by "
+        f"{_scatter(nd, 'stopped'):.1%} about its law, "
         f"L(N, S) by {_scatter(joint, 'curve'):.1%}."
     )
 

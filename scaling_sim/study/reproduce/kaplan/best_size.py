@@ -1,0 +1,109 @@
+"""Figure 14: the best size and the number of steps against compute, adjusted for the batch and as paid."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from scaling_sim.report.figures.canvas import (
+    ACCENT,
+    OURS,
+    PAPER,
+    ReportFigure,
+    band,
+    legend_below,
+    line,
+    points,
+    shade_beyond,
+    sheet,
+)
+from scaling_sim.report.figures.curves import efficient, exponent_text, frontier, pinned, slopes, span
+from scaling_sim.report.figures.ticks import log_axes
+from scaling_sim.study.reproduce.kaplan.drawing import law_draws
+from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
+from scaling_sim.study.reproduce.kaplan.frontier import frontier_points, methods, trend
+from scaling_sim.study.reproduce.kaplan.rows import num_runs
+
+if TYPE_CHECKING:
+    from scaling_sim.study.reproduce.kaplan.data import Data
+
+Array = NDArray[np.float64]
+
+
+def best_size(data: Data) -> Finding:
+    """The best size and number of steps."""
+    fit = data.fit("kaplan")
+    runs = num_runs(fit.runs, "curve")
+    C, batch = _grid(data), family_batch(data)
+    p = law_draws(fit)
+    best, naive = efficient(C, p), frontier(p).solve(C, batch)
+    rows = [
+        Row.of("p_N, by the law (Appendix B)", 0.73, slopes(C, best.N), runs, remark="theory by the paper's own: 0.68"),
+        *(
+            Row.of(f"p_N, by {words}", 0.73, methods(data).estimates[name].exponent, runs)
+            for name, words in (("isoflop", "isoFLOP minima"), ("envelope", "the envelope"))
+            if name in methods(data).estimates
+        ),
+        Row.of("p_N as paid, by the law", 0.88, slopes(C, naive.N), runs, remark="at the family's batch"),
+        Row.of("p_N as paid, by the envelope", 0.88, trend(data, adjusted=False)["p_N"], runs),
+        Row.of("p_S, by the law", 0.03, slopes(C, best.S_min), runs),
+        Row.of("p_B, by the law", 0.24, slopes(C, best.B_crit), runs),
+        Row.of("p_D, by the law", 0.27, slopes(C, best.D), runs),
+    ]
+    return Finding("F14", "The best size and number of steps", tuple(rows), lambda: _figure(data), _remark(data))
+
+
+def _remark(data: Data) -> str:
+    return (
+        "Adjusted for the batch (blue) the best size grows more slowly with compute than as paid at one batch (green), "
+        "as in the paper; the number of steps hardly grows. Points are the sizes of least loss in each quarter of a "
+        "decade, where a smaller and a larger size were measured too. Dashed and dotted: the paper's exponents through "
+        f"the middle of ours. {methods(data).verdict}"
+    )
+
+
+def family_batch(data: Data) -> float:
+    """Batch in tokens that most learning curves have."""
+    table = data.fit("kaplan").runs
+    batches, counts = np.unique(table.B[table.curve], return_counts=True)
+    return float(batches[np.argmax(counts)])
+
+
+def _grid(data: Data) -> Array:
+    C, _, _ = frontier_points(data, adjusted=False)
+    table = data.fit("kaplan").runs
+    return span(C if len(C) > 1 else table.C[table.curve], 1.0, 1.0, 40)
+
+
+def _figure(data: Data) -> ReportFigure:
+    titles = ["Best size, $N \\propto C^p$", "Steps at the best size, $S \\propto C^p$"]
+    figure, (left, right) = sheet("best-size", "The best size and number of steps", titles, height=4.6)
+    fit = data.fit("kaplan")
+    p, batch, C = law_draws(fit), family_batch(data), _grid(data)
+    C = np.geomspace(C[0], 30 * C[-1], 50)
+    best, naive = efficient(C, p), frontier(p).solve(C, batch)
+    _best(left, C, best.N, "adjusted", OURS, 0.73, "--")
+    _best(left, C, naive.N, "as paid", ACCENT, 0.88, ":")
+    _best(right, C, best.S_min, "adjusted, $S_{min}$", OURS, 0.03, "--")
+    _best(right, C, C / (6 * naive.N * batch), "as paid", ACCENT, None, "")
+    for adjusted, colour in ((True, OURS), (False, ACCENT)):
+        x, _, N = frontier_points(data, adjusted=adjusted)
+        points(left, x, N, series="envelope", colour=colour, hollow=True, size=4.5)
+    left.set_ylabel("non-embedding parameters N")
+    right.set_ylabel("parameter updates S")
+    for ax in (left, right):
+        ax.set_xlabel("compute, FLOP: paid, or $C_{min}$ where adjusted")
+        shade_beyond(ax, float(fit.runs.C[fit.runs.curve].max()))
+        log_axes(ax)
+        legend_below(ax)
+    return figure
+
+
+def _best(ax: Axes, C: Array, curve: Array, words: str, colour: str, paper: float | None, dashes: str) -> None:
+    middle = band(ax, C, curve, series=words, colour=colour, label=exponent_text("p", slopes(C, curve), words))[2]
+    if paper is not None:
+        text = f"paper, {words}: {paper:.2f}"
+        line(ax, C, pinned(C, middle, paper), series=text, colour=PAPER, dashes=dashes, width=1.2, label=text)

@@ -1,0 +1,78 @@
+"""Figure 13: the frontier of the loss as paid for (naive) and adjusted for the batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from scaling_sim.laws.constants import PF_DAY
+from scaling_sim.predict.appendix_b import compute_exponent
+from scaling_sim.report.figures.canvas import ACCENT, OURS, ReportFigure, band, legend_below, points, sheet
+from scaling_sim.report.figures.curves import exponent_text
+from scaling_sim.report.figures.ticks import log_axes
+from scaling_sim.runs.table import table_from_records
+from scaling_sim.study.reproduce.kaplan.drawing import LOSS, Shades, power, runs_as_lines, slope_line
+from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
+from scaling_sim.study.reproduce.kaplan.frontier import family_fit, frontier_points, trend
+from scaling_sim.study.reproduce.kaplan.rows import family_records, num_runs
+
+if TYPE_CHECKING:
+    from scaling_sim.study.reproduce.kaplan.data import Data
+
+KINDS = ((False, "naive", ACCENT, 0.057), (True, "adjusted", OURS, 0.050))
+"""Whether adjusted for the batch, words, colour, the paper's exponent."""
+TEXT = "another text, in bytes: need not agree"
+
+
+def compute_trend(data: Data) -> Finding:
+    """Loss against compute as paid and adjusted for the batch."""
+    fit = data.fit("kaplan")
+    runs, naive, adjusted = num_runs(family_fit(data).runs), trend(data, adjusted=False), trend(data, adjusted=True)
+    theory = compute_exponent(fit.draws["alpha_N"], fit.draws["alpha_S"], fit.draws["alpha_B"])
+    rows = (
+        Row.of("α_C of the naive frontier", 0.057, naive["alpha_C_min"], runs, remark="C as paid, fixed batch"),
+        Row.of("C_c, naive", 1.6e7, naive["C_c_min"], runs, "PF-days", TEXT),
+        Row.of("α_C^min of the adjusted frontier", 0.050, adjusted["alpha_C_min"], runs),
+        Row.of("C_c^min", 3.1e8, adjusted["C_c_min"], runs, "PF-days", TEXT),
+        Row.of("naive over adjusted exponent", 1.14, naive["alpha_C_min"] / adjusted["alpha_C_min"], runs),
+        Row.of("α_C^min by (1.8) from α_N, α_S, α_B", 0.052, theory, runs, remark="(6.4) prints 0.054"),
+    )
+    return Finding("F13", "The frontier as paid and adjusted", rows, lambda: _figure(data), _remark(data))
+
+
+def _remark(data: Data) -> str:
+    batch = data.fit("kaplan").runs.B[data.fit("kaplan").runs.curve]
+    return (
+        "The least loss at each compute where both a smaller and a larger size were measured, as paid at the family's "
+        f"batch of {np.median(batch):,.0f} tokens, and moved to C_min by (5.5). Slopes are least squares over that "
+        "envelope, bootstrapped over runs. The paper's fits cross inside its data; ours are compared inside ours only."
+    )
+
+
+def _figure(data: Data) -> ReportFigure:
+    title = "The frontier of the loss, as paid and adjusted for the batch"
+    figure, (ax,) = sheet("compute-trend", title, ["Learning curves of the family, and both frontiers"], height=4.8)
+    table = data.once("family table", lambda: table_from_records(family_records(data)))
+    shades = Shades(table.N)
+    runs_as_lines(ax, table, table.C, shades, width=0.8, alpha=0.55)
+    for kind in KINDS:
+        _trend(ax, data, *kind)
+    ax.set_xlabel("compute, FLOP: paid (6·N·tokens), or $C_{min}$ where adjusted")
+    ax.set_ylabel(LOSS)
+    log_axes(ax)
+    legend_below(ax, 2)
+    shades.key(figure, ax)
+    return figure
+
+
+def _trend(ax: Axes, data: Data, adjusted: bool, words: str, colour: str, paper: float) -> None:
+    C, loss, _ = frontier_points(data, adjusted=adjusted)
+    points(ax, C, loss, series=words, colour=colour, size=5.0)
+    draws = trend(data, adjusted=adjusted)
+    x = np.geomspace(C.min() / 2, C.max() * 2, 40)
+    curve = power(x, PF_DAY * draws["C_c_min"][:, None], draws["alpha_C_min"][:, None])
+    text = exponent_text(r"$\alpha_C$", draws["alpha_C_min"], words)
+    middle = band(ax, x, curve, series=words, colour=colour, label=text)[2]
+    slope_line(ax, x, middle, -paper, f"paper, {words}: {paper:.3f}", "--" if adjusted else ":")

@@ -1,0 +1,137 @@
+"""Figure 9: how much data a size needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from scaling_sim.laws.kaplan import loss_nd
+from scaling_sim.predict.overfit import THRESHOLD, data_needed, overfitting
+from scaling_sim.report.figures.canvas import (
+    OURS,
+    PAPER,
+    ReportFigure,
+    band,
+    legend_below,
+    line,
+    points,
+    shade_beyond,
+    sheet,
+)
+from scaling_sim.report.figures.curves import central, span
+from scaling_sim.report.figures.ticks import log_axes
+from scaling_sim.runs.table import table_from_records
+from scaling_sim.study.reproduce.kaplan.drawing import LOSS, Shades, hollow_key, law_draws
+from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
+from scaling_sim.study.reproduce.kaplan.rows import MIN_UPDATES, stopped_records
+
+if TYPE_CHECKING:
+    from scaling_sim.study.reproduce.kaplan.data import Data
+
+Array = NDArray[np.float64]
+
+EXAMPLE = 1e5
+"""N at which the rule (4.4) is quoted: inside our sizes."""
+PAPER_ALPHA_D = 0.103
+"""Table 2."""
+
+
+def overfitting_collapse(data: Data) -> Finding:
+    """How much data a size needs."""
+    fit = data.fit("kaplan-nd")
+    p, n = fit.draws, fit.runs.num_runs
+    ratio = p["alpha_N"] / p["alpha_D"]
+    printed = 5e3 * EXAMPLE**0.74
+    rows = (
+        Row.of("exponent α_N/α_D of D against N", 0.74, ratio, n),
+        Row.of("coefficient of (4.4) at 2 %", 5e3, data_needed(1.0, p), n, "tokens", "Table 2 gives 5519"),
+        Row.of(f"D that keeps N = {EXAMPLE:,.0f} within 2 %", printed, data_needed(EXAMPLE, p), n, "tokens"),
+        Row.of("D per parameter there", printed / EXAMPLE, data_needed(EXAMPLE, p) / EXAMPLE, n, "tokens"),
+        Row.of("growth of D for 8 times the size", 8**0.74, 8.0**ratio, n, "ratio"),
+        Row("scatter of δL about one curve", None, _scatter(data), None, n, "share of loss", "root mean square"),
+    )
+    return Finding("F9", "How much data a size needs", rows, lambda: _figure(data), _remark(data))
+
+
+def _remark(data: Data) -> str:
+    draws = data.fit("kaplan-nd").draws
+    low, middle, high = np.quantile(draws["alpha_N"] / draws["alpha_D"], [0.05, 0.5, 0.95])
+    return (
+        "Left: early-stopped runs with 10 % dropout; the loss stops falling with N once the data are used up. Right: "
+        "the loss above that of endless data lies on one curve in N^(α_N/α_D)/D, so that data must grow as "
+        f"N^{middle:.2f} (90 %: {low:.2f} to {high:.2f}; paper: 0.74) to keep overfitting constant. Endless data is "
+        "the limit of the fitted (1.5), since no run had it. Hollow, not fitted: one layer, or "
+        f"fewer than {MIN_UPDATES} updates per epoch; the paper's smallest subset, of about 40, lies off its curve too."
+    )
+
+
+def _scatter(data: Data) -> float:
+    """Root mean square of observed less fitted δL over the fitted runs."""
+    fit = data.fit("kaplan-nd")
+    p, runs = central(fit), fit.runs
+    observed = runs.loss / loss_nd(runs.N, np.inf, p) - 1
+    return float(np.sqrt(np.mean((observed - overfitting(runs.N, runs.D, p)) ** 2)))
+
+
+def _figure(data: Data) -> ReportFigure:
+    titles = ["Loss for each amount of data", "Overfitting on one curve"]
+    figure, (left, right) = sheet("overfitting", "How much data a size needs", titles, height=4.4)
+    right.set_yscale("linear")
+    table = table_from_records(stopped_records(data))
+    shades = Shades(table.D, "D", "bytes")
+    _plateaus(left, data, shades)
+    _collapse(right, data, shades)
+    shades.key(figure, [left, right])
+    return figure
+
+
+def _plateaus(ax: Axes, data: Data, shades: Shades) -> None:
+    fit, table = data.fit("kaplan-nd"), table_from_records(stopped_records(data))
+    used = np.isin(table.run, fit.runs.run)
+    N, p = span(table.N, 1.4, 4.0), law_draws(fit)
+    for D in np.unique(table.D):
+        rows, colour = table.D == D, shades(float(D))
+        points(ax, table.N[rows & ~used], table.loss[rows & ~used], series=f"D = {D:.0f}", colour=colour, hollow=True)
+        points(ax, table.N[rows & used], table.loss[rows & used], series=f"D = {D:.0f}", colour=colour)
+        if np.any(rows & used):
+            band(ax, N, loss_nd(N, D, p), series=f"D = {D:.0f}", colour=colour, width=1.2)
+    ax.set_xlabel("non-embedding parameters N")
+    ax.set_ylabel(LOSS)
+    shade_beyond(ax, float(table.N.max()))
+    log_axes(ax)
+    hollow_key(ax)
+    legend_below(ax)
+
+
+def _collapse(ax: Axes, data: Data, shades: Shades) -> None:
+    fit, table = data.fit("kaplan-nd"), table_from_records(stopped_records(data))
+    centre, used = central(fit), np.isin(table.run, fit.runs.run)
+    ratio = centre["alpha_N"] / centre["alpha_D"]
+    x, excess = table.N**ratio / table.D, table.loss / loss_nd(table.N, np.inf, centre) - 1
+    for D in np.unique(table.D):
+        for rows, hollow in (((table.D == D) & used, False), ((table.D == D) & ~used, True)):
+            colour = shades(float(D))
+            points(ax, x[rows], excess[rows], series=f"D = {D:.0f}", colour=colour, hollow=hollow)
+    grid, p = span(x[used], 2.0, 1.3), law_draws(fit)
+    N = float(np.exp(np.mean(np.log(table.N[used]))))
+    band(ax, grid, overfitting(N, N**ratio / grid, p), series="law", colour=OURS, label="ours, (4.3)")
+    _paper_curve(ax, grid, centre)
+    ax.axhline(THRESHOLD, color="#9aa3af", lw=0.8, ls=(0, (3, 3)))
+    ax.set_ylim(-0.05 * excess.max(), 1.25 * excess.max())
+    ax.set_xlabel(rf"$N^{{{ratio:.2f}}}/D$")
+    ax.set_ylabel(r"$\delta L$: loss above that of endless data, relative")
+    log_axes(ax, y=False)
+    legend_below(ax)
+
+
+def _paper_curve(ax: Axes, grid: Array, p: dict[str, float]) -> None:
+    """(4.3) with the exponent of Table 2, drawn where it agrees with ours at 2 %: its scale is of another text."""
+    ours = p["D_c"] / p["N_c"] ** (p["alpha_N"] / p["alpha_D"])
+    x0 = np.expm1(np.log1p(THRESHOLD) / p["alpha_D"]) / ours
+    load = np.expm1(np.log1p(THRESHOLD) / PAPER_ALPHA_D) * grid / x0
+    excess = np.expm1(PAPER_ALPHA_D * np.log1p(load))
+    text = f"paper's shape ($\\alpha_D$ = {PAPER_ALPHA_D}), put through ours at 2 %"
+    line(ax, grid, excess, series="paper, shape", colour=PAPER, dashes="--", width=1.2, label=text)
