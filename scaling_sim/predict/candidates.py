@@ -29,6 +29,9 @@ WIDER = 4.0
 early-stopped ones this many times fewer unique tokens than any made."""
 BATCHES = 10.0
 """Fewest batches of unique tokens for an early-stopped run: with fewer, every step repeats much of the one before."""
+OTHER_BATCHES = (1 / 16, 16.0)
+"""Of the usual batch, at which every second size has learning curves, too, where the law knows the critical batch: what
+it is shows in runs on both sides of it, and C* hangs on it most of all."""
 DENSITIES = (1.0, 1.3, 1.7, 2.2, 2.8, 3.6)
 """Of the lattice of sizes and tokens, until enough of it can be paid for."""
 
@@ -83,7 +86,7 @@ class Constraints:
     ----------
     sizes : parameters of the models that can be built; None: from the least trained up to what the budget allows
     largest_run : FLOP of the dearest single run; None: the whole budget
-    batch : tokens per step; None: the median of the runs
+    batch : tokens per step; None: the median of the runs, and for some learning curves a `OTHER_BATCHES` of it
     tokens_per_parameter : least and most; None: those of the runs, and up to `WIDER` times fewer or more
     max_tokens : unique tokens that there are
     min_steps : fewest steps of a run, where the batch is known: a shorter one says nothing of its size. Early-stopped
@@ -140,11 +143,14 @@ def default_candidates(
 def _lattice(fit: Fit, budget: float, limits: Constraints, count: float) -> list[Candidate]:
     """About ``count`` runs, even in the logarithms of sizes and of tokens per parameter."""
     runs = fit.runs  # type: ignore[attr-defined]
+    law = fit.law_name.removesuffix("-floor")
+    others = OTHER_BATCHES if law == "kaplan" and limits.batch is None else ()
+    count /= 1 + len(others) / 4  # half of the runs are curves, and half of their sizes have these
     sizes = _sizes(runs, budget, limits, max(round(np.sqrt(SHAPE * count)), 2))
     ratios = np.geomspace(*_ratios(runs, limits), max(round(count / len(sizes)), 2))
-    if fit.law_name.removesuffix("-floor") in ("kaplan", "kaplan-ns", "kaplan-nd"):
+    if law in ("kaplan", "kaplan-ns", "kaplan-nd"):
         least = 0.0 if limits.tokens_per_parameter is not None else _least_unique(fit) / WIDER
-        made = _kaplan_candidates(fit, _batch(runs, limits), sizes, ratios)
+        made = _kaplan_candidates(fit, _batch(runs, limits), others, sizes, ratios)
         return [run for run in made if run.kind != "stopped" or (run.D or 0.0) >= least]
     return [_final(N, _round(N * ratio), limits.batch) for N in sizes for ratio in ratios]
 
@@ -200,13 +206,17 @@ def _final(N: float, tokens: float, B: float | None) -> Candidate:
     return Candidate("final", N, 6 * N * tokens, tokens=tokens, B=B, S=None if B is None else tokens / B)
 
 
-def _kaplan_candidates(fit: Fit, B: float | None, sizes: Sequence[float], ratios: Array) -> list[Candidate]:
+def _kaplan_candidates(
+    fit: Fit, B: float | None, others: Sequence[float], sizes: Sequence[float], ratios: Array
+) -> list[Candidate]:
+    """Curves at batch B, for every second size at ``others`` times B as well, and early-stopped runs."""
     middle = {name: float(np.median(values)) for name, values in fit.draws.items()}
     made: list[Candidate] = []
-    for N in sizes:
+    for place, N in enumerate(sizes):
         for tokens in [_round(N * ratio) for ratio in ratios[:: 1 if "S_c" not in middle else 2]]:
             if "S_c" in middle and B is not None:
-                made.append(Candidate("curve", N, 6 * N * tokens, tokens=tokens, B=B, S=tokens / B))
+                batches = [B * factor for factor in (1.0, *(others if place % 2 == 0 else ()))]
+                made += [Candidate("curve", N, 6 * N * tokens, tokens=tokens, B=b, S=tokens / b) for b in batches]
             if "D_c" in middle:
                 made.append(Candidate("stopped", N, _stopped_cost(N, tokens, B, middle), D=tokens, B=B))
     return made

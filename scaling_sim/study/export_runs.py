@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,8 @@ def export_runs(
     Returns
     -------
     list of Path
-        What was written. Sweep files are one per size (``NAME-N.toml``), since sizes differ in their steps.
+        What was written. Sweep files are one per size and batch (``NAME-N.toml``, or ``NAME-N-batch-B.toml`` for a size
+        of several), since these differ in their steps.
     """
     path = Path(path)
     if not runs:
@@ -65,7 +67,7 @@ def export_runs(
         return [_save(path, slurm_script(runs, command, out))]
     if path.suffix == ".toml":
         made = sweep_files(runs, n_ctx, vocab_size, batch_tokens)
-        return [_save(path.with_name(f"{path.stem}-{N}.toml"), text) for N, text in made.items()]
+        return [_save(path.with_name(f"{path.stem}-{name}.toml"), text) for name, text in made.items()]
     raise ConfigError(f"plans are exported to .csv, .slurm (or .sh) or .toml, got {path.name!r}")
 
 
@@ -120,8 +122,8 @@ def _one_line(*texts: str) -> None:
 
 def sweep_files(
     runs: Sequence[PlannedRun], n_ctx: int = 64, vocab_size: int = 256, batch_tokens: int | None = None
-) -> dict[int, str]:
-    """A study file for `scaling-sim sweep` per size: N of the nearest shape → TOML.
+) -> dict[str, str]:
+    """A study file for `scaling-sim sweep` per size and batch: N of the nearest shape, and the batch → TOML.
 
     A finished run becomes a decay branch of its size's learning curve, which costs less than runs of their own; an
     early-stopped run joins the stage ``data``. Tokens are rounded to whole steps. Copies of a run repeat
@@ -132,13 +134,27 @@ def sweep_files(
     ConfigError
         The batch is not known, or a run is shorter than its warm-up.
     """
-    by_shape: dict[Shape, list[PlannedRun]] = {}
+    groups: dict[tuple[Shape, int], list[PlannedRun]] = {}
     for run in runs:
-        by_shape.setdefault(nearest_shape(run.candidate.N, n_ctx, vocab_size), []).append(run)
-    files = {num_parameters(shape): _study(shape, mine, batch_tokens) for shape, mine in by_shape.items()}
-    for tree in files.values():
+        shape = nearest_shape(run.candidate.N, n_ctx, vocab_size)
+        groups.setdefault((shape, _batch(run, batch_tokens, n_ctx)), []).append(run)
+    several = Counter(num_parameters(shape) for shape, _ in groups)
+    files = {}
+    for (shape, batch), mine in groups.items():
+        N = num_parameters(shape)
+        name = f"{N}-batch-{batch}" if several[N] > 1 else str(N)
+        tree = _study(shape, mine, batch, f"next-{name}")
         to_record(tree, StudyConfig, origin="the exported sweep")
-    return {N: _toml(tree) for N, tree in sorted(files.items())}
+        files[N, batch] = name, _toml(tree)
+    return dict(files[key] for key in sorted(files))
+
+
+def _batch(run: PlannedRun, otherwise: int | None, n_ctx: int) -> int:
+    """Tokens per step of a run, whole windows."""
+    B = run.candidate.B if run.candidate.B is not None else otherwise
+    if B is None:
+        raise ConfigError("a sweep file needs the tokens per step: give the design a batch, or batch_tokens=")
+    return n_ctx * max(1, round(B / n_ctx))
 
 
 def nearest_shape(N: float, n_ctx: int, vocab_size: int) -> Shape:
@@ -155,16 +171,11 @@ def nearest_shape(N: float, n_ctx: int, vocab_size: int) -> Shape:
     return Shape(n_layer=n_layer, d_model=d_model, n_head=n_head, n_ctx=n_ctx, vocab_size=vocab_size)
 
 
-def _study(shape: Shape, runs: Sequence[PlannedRun], batch_tokens: int | None) -> dict[str, Any]:
-    batches = {round(run.candidate.B) for run in runs if run.candidate.B is not None}
-    given = batch_tokens if batch_tokens is not None else max(batches, default=None)
-    if given is None:
-        raise ConfigError("a sweep file needs the tokens per step: give the design a batch, or batch_tokens=")
-    batch = shape.n_ctx * max(1, round(given / shape.n_ctx))
+def _study(shape: Shape, runs: Sequence[PlannedRun], batch: int, name: str) -> dict[str, Any]:
     curves = _curves([run for run in runs if run.candidate.kind != "stopped"], batch)
     stopped = [run.candidate for run in runs if run.candidate.kind == "stopped"]
     tree: dict[str, Any] = {
-        "name": f"next-{num_parameters(shape)}",
+        "name": name,
         "shapes": [{name: getattr(shape, name) for name in ("n_layer", "d_model", "n_head", "n_ctx", "vocab_size")}],
         "curves": {"batch_tokens": batch, **curves},
     }

@@ -11,11 +11,12 @@ import pytest
 from scaling_sim.errors import ConfigError, ExtrapolationWarning, LawError
 from scaling_sim.laws.constants import constants
 from scaling_sim.predict.allocate import allocate
-from scaling_sim.predict.candidates import Candidate, default_candidates
+from scaling_sim.predict.candidates import Candidate, Constraints, default_candidates
 from scaling_sim.predict.crossover import crossover
 from scaling_sim.predict.design import design
 from scaling_sim.predict.forecast import forecast
 from scaling_sim.predict.quantity import Quantity
+from scaling_sim.predict.targets import crossing
 from tests.predict.support import Draws, around, table
 
 RUNS = table(N=[1e7, 1e8], tokens=[1e9, 1e10], B=[1e5, 2e5], S=[1e4, 5e4], loss=[3.5, 3.0])
@@ -79,6 +80,22 @@ def test_kaplan_runs_of_every_kind_are_on_offer() -> None:
     assert kinds == {"curve", "stopped"}
     bought = design(kaplan_fit(), crossover(kaplan_fit()).C, budget=1e20)
     assert {p.candidate.kind for p in bought.purchases} == {"curve", "stopped"}  # C* needs both laws
+
+
+def test_the_critical_batch_is_measured_on_both_sides_of_the_usual_one() -> None:
+    """Where C* hangs on B_crit, runs at other batches tell more of it than any that can be bought at the usual one."""
+    rng, fit = np.random.default_rng(0), around("kaplan-table5", sd=0.002, num=1000)
+    B_star = fit.draws["B_star"] * np.exp(0.3 * rng.standard_normal(1000))
+    fit = replace(fit, draws=fit.draws | {"B_star": B_star}, runs=RUNS, noise={"sigma": np.full(1000, 3e-3)})
+    batch = float(np.median(RUNS.B))
+    usual = Constraints(batch=batch)
+    offered = default_candidates(fit, 1e20)
+    assert {c.B for c in offered if c.kind == "stopped"} == {batch}
+    assert {c.B for c in offered if c.kind == "curve"} == {batch, batch / 16, batch * 16}
+    assert {c.B for c in default_candidates(fit, 1e20, usual)} == {batch}, "the batch that the user wants"
+    free, bound = (design(fit, crossing(), budget=1e20, constraints=one, max_runs=6) for one in (None, usual))
+    assert free.sd_after < 0.8 * bound.sd_after
+    assert {p.candidate.B for p in free.purchases} - {batch}
 
 
 def test_a_target_with_infinite_draws_is_ranked() -> None:

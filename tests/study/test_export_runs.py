@@ -90,6 +90,16 @@ def test_sweep_files_hold_the_planned_runs(tmp_path: Path) -> None:
     assert large.data is None
 
 
+def test_runs_of_one_size_keep_their_batches(tmp_path: Path) -> None:
+    """A curve at another batch says what the critical batch is: in one file with the rest it would lose it."""
+    other = PlannedRun("curve-2", replace(CURVE.candidate, B=3.2e5, S=250.0), 0)
+    paths = export_runs([CURVE, other], tmp_path / "next.toml", n_ctx=32)
+    assert [path.name.partition("-batch-")[2] for path in paths] == ["20000.toml", "320000.toml"]
+    for path, run in zip(paths, (CURVE, other), strict=True):
+        (job,) = study_jobs(read_study(path), "hash", 10**9, lambda shape: 1e-3)
+        assert (job.config.recipe.batch_tokens, job.config.recipe.steps) == (run.candidate.B, run.candidate.S)
+
+
 def test_the_curve_of_a_size_with_stopped_runs_alone_ends_within_its_warm_up(tmp_path: Path) -> None:
     (path,) = export_runs([STOPPED], tmp_path / "next.toml")
     curves = read_study(path).curves
