@@ -36,7 +36,7 @@ class Surface:
     exponent : Quantity
         a of N* ∝ C^a: least squares over the budgets whose minimum lies between sizes that reach them.
     log_C : (k,) ln of those budgets, FLOP
-    log_N : (n_draws, k) ln N*
+    log_N, log_loss : (n_draws, k) ln N* and the log loss there
     scatter : rms deviation of ln L from the surface
     num_runs : int
     """
@@ -44,6 +44,7 @@ class Surface:
     exponent: Quantity
     log_C: Array
     log_N: Array
+    log_loss: Array
     scatter: float
     num_runs: int
 
@@ -83,9 +84,10 @@ def surface_minima(points: Points, *, degree: int = DEGREE, num_draws: int = NUM
         raise DesignError(f"the surface has a minimum between the sizes at {inside.sum()} of {PLACES} budgets only")
     at, draws = budgets[inside], best[1:, inside]
     draws = np.clip(np.where(np.isfinite(draws), draws, best[0, inside]), low[inside], high[inside])
+    log_loss = _heights(coefficients[1:], terms, draws - 0.5 * at - centre[0], at - centre[1])
     slope = draws @ (at - at.mean()) / np.sum((at - at.mean()) ** 2)
     scatter = float(np.sqrt(np.mean(residual**2)))
-    return Surface(Quantity("exponent", slope), at, draws, scatter, points.num_runs)
+    return Surface(Quantity("exponent", slope), at, draws, log_loss, scatter, points.num_runs)
 
 
 def _best(coefficients: Array, terms: list[tuple[int, int]], y: float) -> Array:
@@ -94,6 +96,14 @@ def _best(coefficients: Array, terms: list[tuple[int, int]], y: float) -> Array:
     for k, (i, j) in enumerate(terms):
         at_y[:, i] += coefficients[:, k] * y**j
     return minimum_of(at_y)
+
+
+def _heights(coefficients: Array, terms: list[tuple[int, int]], x: Array, y: Array) -> Array:
+    """The surface of every draw at ``x`` (n_draws, k) and ``y`` (k,)."""
+    height = np.zeros_like(x)
+    for k, (i, j) in enumerate(terms):
+        height += coefficients[:, k, None] * x**i * y**j
+    return height
 
 
 def _ends(points: Points, budgets: Array) -> tuple[Array, Array]:

@@ -29,6 +29,9 @@ def test_a_surface_without_noise_has_the_exponent_of_its_law() -> None:
     assert found.exponent.median == pytest.approx(TRUTH, abs=0.01)
     best = np.log((ALPHA * A / (BETA * B)) ** (1 / (ALPHA + BETA))) + TRUTH * (found.log_C - np.log(6))
     assert np.max(np.abs(np.median(found.log_N, axis=0) - best)) < 0.1
+    N, C = np.exp(best), np.exp(found.log_C)
+    lowest = 1.7 + A / N**ALPHA + B / (C / (6 * N)) ** BETA
+    assert np.median(found.log_loss, axis=0) == pytest.approx(np.log(lowest), abs=0.003)
     assert found.scatter < 0.002
     assert found.num_runs == 7
 

@@ -149,15 +149,17 @@ def early_laws(table: RunTable, seed: int = 0) -> Early:
     if not len(limited):
         raise DataError("no data-limited run on the synthetic language was stopped early")
     few = limited.select(EARLY_D * limited.D.max() >= limited.D, "later part")
-    loss = approximate_fit(bracketed(soon), "power-c", num_draws=DRAWS, seed=seed).draws
     size = surface_minima(_points(soon), num_draws=DRAWS, seed=seed)
+    x = size.log_C - size.log_C.mean()
+    alpha_C = -size.log_loss @ x / np.sum(x**2)
+    log_C_c = size.log_C.mean() + size.log_loss.mean(axis=1) / alpha_C
     limit = approximate_fit(few, "kaplan-nd", num_draws=DRAWS, seed=seed).draws
     p_N = size.exponent.draws
     log_N_e = size.log_N.mean(axis=1) + p_N * (np.log(PF_DAY) - size.log_C.mean())
     return Early(
         {
-            "alpha_C_min": loss["alpha_C"],
-            "C_c_min": loss["C_c"] / PF_DAY,
+            "alpha_C_min": alpha_C,
+            "C_c_min": np.exp(log_C_c - np.log(PF_DAY)),
             "N_e": np.exp(log_N_e),
             "p_N": p_N,
             "D_e": np.exp(np.log(PF_DAY / 6) - log_N_e),
