@@ -1,4 +1,4 @@
-"""Truths with a known C*, by which designs for the crossover are judged: buy runs, measure them, fit them with the rest."""
+"""Truths with a known C*, by which designs for the crossover are judged: buy runs, measure them, fit again."""
 
 from __future__ import annotations
 
