@@ -22,7 +22,7 @@ from scaling_sim.report.table import number
 from scaling_sim.runs.table import RunTable, table_from_records
 from scaling_sim.study.reproduce.kaplan.drawing import Shades
 from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
-from scaling_sim.study.reproduce.kaplan.protocols import family_records
+from scaling_sim.study.reproduce.kaplan.protocols import MIN_SIZES, family_records
 
 if TYPE_CHECKING:
     from scaling_sim.study.reproduce.kaplan.data import Data
@@ -93,6 +93,8 @@ def finished_rows(data: Data) -> tuple[RunTable, str]:
 def _points_as_runs(data: Data) -> RunTable:
     """Some points of each curve, evenly spaced in ln tokens, as if each were a run that ended there."""
     table = table_from_records(family_records(data), source=data.source)
+    if (sizes := len(np.unique(table.N))) < MIN_SIZES:
+        raise DataError(f"curves of {sizes} sizes, {MIN_SIZES} needed")
     keep = np.zeros(len(table), dtype=bool)
     for run in np.unique(table.run):
         rows = np.flatnonzero(table.run == run)
