@@ -193,6 +193,13 @@ def test_stopping_compares_only_runs_that_overfit(data: Data) -> None:
     assert 0 <= share.ours <= 1
 
 
+def test_curves_are_shown_without_a_fit(rehearsed: Experiment) -> None:
+    """Without data-limited runs there is no joint fit: the measured curves remain, and the remark says why."""
+    finding = training_efficiency(without(rehearsed, "data"))
+    assert [one.quantity.split()[0] for one in finding.rows] == ["tokens"]
+    assert "not known: there are no finished runs made for data" in finding.remark
+
+
 def test_larger_models_need_fewer_tokens(data: Data) -> None:
     assert row(training_efficiency(data), "tokens to").ours > 10
     needed = row(minimal_cost(data), "E_min")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from scaling_sim.errors import ScalingSimError
 from scaling_sim.laws.batch_sweeps import read_curves
 from scaling_sim.laws.kaplan_joint import curve_parameters
 from scaling_sim.predict.appendix_b import compute_ratio, size_ratio, step_ratio
@@ -40,26 +42,35 @@ def family_table(data: Data) -> RunTable:
 
 def training_efficiency(data: Data) -> Finding:
     """Larger models reach a loss on fewer tokens; efficient training stops early."""
-    table, fit = family_table(data), data.fit("kaplan")
-    p = curve_parameters(fit.draws)
-    n, excess = rows.num_runs(table), p["alpha_N"] / p["alpha_S"]
-    last = _last_shared(table)
-    found = reached(table, last)
-    told = [
+    table = family_table(data)
+    told, remark, stops = _fewer_tokens(reached(table, _last_shared(table))), "", []
+    try:
+        fit = data.fit("kaplan")
+    except ScalingSimError as error:
+        remark = f" Where efficient training stops is not known: {error}"
+    else:
+        p, n = curve_parameters(fit.draws), rows.num_runs(table)
+        told, excess = [*_stop_rows(p, n), *told], float(np.median(p["alpha_N"] / p["alpha_S"]))
+        middle = {name: float(np.median(values)) for name, values in p.items()}
+        stops = _stops(table, np.unique(fit.runs.N[fit.runs.curve]), middle)
+        remark = (
+            f" Circles: where each curve passes 1 + α_N/α_S = {1 + excess:.2f} times its converged loss by the fitted "
+            "law, which is where training of that size is compute-efficient; sizes of one layer are not fitted."
+        )
+    title = "Larger models are more sample-efficient"
+    first = "Larger models reach a given loss on fewer tokens, as in the paper."
+    return Finding("F2", title, tuple(told), lambda: _curves_figure(table, stops), first + remark)
+
+
+def _stop_rows(p: Mapping[str, Array], n: int) -> list[Row]:
+    excess = p["alpha_N"] / p["alpha_S"]
+    compute = compute_ratio(excess, LATE, p["alpha_N"], p["alpha_S"])
+    return [
         Row.of("excess over the converged loss where efficient training stops, α_N/α_S (B.5)", 0.10, excess, n),
-        Row.of("compute there over compute when stopping at 2 % (B.14)", 0.35,
-               compute_ratio(excess, LATE, p["alpha_N"], p["alpha_S"]), n),
+        Row.of("compute there over compute when stopping at 2 % (B.14)", 0.35, compute, n),
         Row.of("size, the same (B.12)", 2.7, size_ratio(excess, LATE, p["alpha_N"]), n),
         Row.of("updates, the same (B.13)", 0.13, step_ratio(excess, LATE, p["alpha_S"]), n),
-        *_fewer_tokens(found),
-    ]  # fmt: skip
-    remark = (
-        "Larger models reach a given loss on fewer tokens, as in the paper. Circles: where each curve passes "
-        f"1 + α_N/α_S = {1 + float(np.median(excess)):.2f} times its converged loss by the fitted law, which is where "
-        "training of that size is compute-efficient; sizes of one layer are not fitted."
-    )
-    title, fitted = "Larger models are more sample-efficient", np.unique(fit.runs.N[fit.runs.curve])
-    return Finding("F2", title, tuple(told), lambda: _curves_figure(table, p, fitted), remark)
+    ]
 
 
 def _last_shared(table: RunTable, N: float | None = None) -> float:
@@ -79,10 +90,9 @@ def _fewer_tokens(found: Reached) -> list[Row]:
     return [Row(name, None, float(tokens[first] / tokens[last]), None, 2, "", told)]
 
 
-def _curves_figure(table: RunTable, p: dict[str, Array], sizes: Array) -> ReportFigure:
+def _curves_figure(table: RunTable, stops: list[tuple[float, float, float]]) -> ReportFigure:
     figure, axes = sheet("training-efficiency", "Learning curves of the family", ["Tokens", "Compute"], height=4.4)
     shades = Shades(table.N)
-    stops = _stops(table, sizes, {name: float(np.median(values)) for name, values in p.items()})
     for ax, x, factor in ((axes[0], table.tokens, False), (axes[1], table.C, True)):
         for run in dict.fromkeys(table.run[table.curve].tolist()):
             own = np.flatnonzero((table.run == run) & table.curve)
@@ -90,9 +100,10 @@ def _curves_figure(table: RunTable, p: dict[str, Array], sizes: Array) -> Report
         for N, tokens, loss in stops:
             place = tokens * (6 * N if factor else 1)
             points(ax, [place], [loss], series="efficient stop", colour=shades(N), hollow=True, size=5.5)
-        points(ax, [], [], series="key", colour=INK, hollow=True, size=5.5, label="efficient stop")
         log_axes(ax)
-        ax.legend(loc="upper right")
+        if stops:
+            points(ax, [], [], series="key", colour=INK, hollow=True, size=5.5, label="efficient stop")
+            ax.legend(loc="upper right")
     axes[0].set_xlabel("tokens processed")
     axes[1].set_xlabel("compute C = 6·N·tokens, FLOP")
     axes[0].set_ylabel("test loss, nats per byte")

@@ -30,8 +30,6 @@ LARGEST = {"a": 2.3, "b": 5.4, "c": 0.62}
 """L_T = a + b·T^-c of the largest model in figure 20 of Kaplan et al. 2020."""
 SMALLEST_C = 0.47
 """Of the smallest model there, read off the figure."""
-LEARNED = 0.9
-"""Share of its whole fall after which a position counts as learned."""
 
 
 def by_size(found: Sequence[RunRecord]) -> dict[float, tuple[Array, int]]:
@@ -68,6 +66,7 @@ def along_context(data: Data) -> Finding:
                "per byte here, per token of 4 bytes in the paper"),
         Row.of("amplitude b of the largest size", LARGEST["b"], laws[last].draws["b"], runs[last], "nats", "the same"),
     ]  # fmt: skip
+    told.append(_later_row(ends[last], n_ctx, data.seed))
     with suppress(DesignError):
         trend = line_draws(np.log10(list(laws)), [float(np.median(law.draws["c"])) for law in laws.values()])[1]
         remark = "the paper: from .47 to .62 over its sizes"
@@ -75,23 +74,31 @@ def along_context(data: Data) -> Finding:
     told += _order_rows(record)
     misfit = float(np.median([np.median(law.error) for law in laws.values()]))
     remark = (
-        f"a + b·T^-c holds to {number(misfit, 2)} nats over positions 1 to {n_ctx} (bins of doubling width; the law's "
-        "bin means are fitted, not its values at the middle). A position is a byte here, and the context ends at "
-        f"{n_ctx} of them, about {n_ctx // 4} of the paper's tokens."
+        f"Bins depart from a + b·T^-c by {number(misfit, 2)} nats (standard deviation) over positions 1 to {n_ctx}; "
+        "they have doubling widths, and the law's means over them are fitted. Position 1 knows one byte only, and is "
+        "measured at one place of each window: the exponent without it is told beside. A position is a byte here, and "
+        f"the context ends at {n_ctx} of them, about {n_ctx // 4} of the paper's tokens."
     )
     return Finding("F20", "Loss along the context", tuple(told), lambda: _context_figure(laws, record), remark)
 
 
+def _later_row(end: tuple[Array, int], n_ctx: int, seed: int) -> Row:
+    """The exponent where the first position is left out."""
+    loss, num = end
+    law = position_law(loss[1:], edges=position_edges(n_ctx)[1:], seed=seed)
+    remark = "of the largest size; the paper's includes the first position"
+    return Row.of("exponent c without position 1", LARGEST["c"], law.draws["c"], num, "", remark)
+
+
 def _order_rows(record: RunRecord) -> list[Row]:
-    """Whether short range is learned first: tokens after which a bin has made most of its fall, last over first."""
+    """Whether short range is learned first: what was still to be learned after warm-up, last positions over second."""
     tokens, losses = _trajectory(record)
     if len(tokens) < 3:
         return []
-    share = (losses[0] - losses) / (losses[0] - losses[-1])
-    learned = [float(np.interp(LEARNED, np.maximum.accumulate(s), np.log(tokens))) for s in share.T[[1, -1]]]
-    told = f"N = {exact(float(rows.size(record)))}, after warm-up; above 1 where short range is learned first"
-    ratio = float(np.exp(learned[1] - learned[0]))
-    return [Row("tokens to 90 % of the fall, last positions over position 2", None, ratio, None, 1, "", told)]
+    left = losses[0] - losses[-1]
+    told = f"N = {exact(float(rows.size(record)))}, from {number(tokens[0], 2)} bytes to the end; above 1 where short "
+    quantity = "loss still to fall after warm-up, last positions over position 2"
+    return [Row(quantity, None, float(left[-1] / left[1]), None, 1, "", f"{told}range is learned first")]
 
 
 def _trajectory(record: RunRecord) -> tuple[Array, Array]:
@@ -106,7 +113,11 @@ def _context_figure(laws: dict[float, PositionLaw], record: RunRecord) -> Report
     shades = Shades(list(laws))
     for N, law in laws.items():
         T = np.geomspace(1, law.edges[-1], 60)
-        band(axes[0], T, law.at(T), series=f"a + b·T^-c, N = {N:g}", colour=shades(N), width=1.1)
+        series, draws = f"a + b·T^-c, N = {N:g}", law.at(T)
+        if N in (min(laws), max(laws)):
+            band(axes[0], T, draws, series=series, colour=shades(N), width=1.1)
+        else:
+            line(axes[0], T, np.median(draws, axis=0), series=series, colour=shades(N), width=1.1)
         points(axes[0], _places(law), law.loss, series=f"measured, N = {N:g}", colour=shades(N), size=3.6)
     axes[0].set_xlabel("position T in the context, bytes")
     axes[0].set_ylabel("test loss at that position, nats per byte")
@@ -117,10 +128,10 @@ def _context_figure(laws: dict[float, PositionLaw], record: RunRecord) -> Report
     for k, name in enumerate(names):
         line(axes[1], tokens, losses[:, k], series=f"positions {name}", colour=ramp(2.0**k), width=1.3, label=name)
     axes[1].set_xlabel("tokens processed")
-    axes[1].legend(title="positions", loc="upper right", ncols=2, title_fontsize=8.2)
+    axes[1].legend(title="positions", loc="lower left", ncols=2, title_fontsize=8.2)
     for ax in axes:
         log_axes(ax)
-    figure.reading = "Points stand where the law takes its mean over their bin."
+    figure.reading = "Points stand where the law takes its mean over their bin; bands of the two outermost sizes."
     return figure
 
 
