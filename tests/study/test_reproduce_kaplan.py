@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from scaling_sim.datasets import Experiment
+from scaling_sim.datasets import Experiment, write
 from scaling_sim.errors import ConfigError
 from scaling_sim.study.reproduce.kaplan import SYSTEMS, Data, Finding, Row, find, reproduce_kaplan
 from tests.study.kaplan_records import FACTS, small_experiment
@@ -44,6 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Find
     return folder, reproduce_kaplan(folder, small_experiment(), processes=1)
 
 
+@pytest.mark.slow
 def test_every_system_gives_rows_and_files(made: tuple[Path, dict[str, Finding]]) -> None:
     folder, findings = made
     assert list(findings) == [system.name for system in SYSTEMS]
@@ -55,6 +58,7 @@ def test_every_system_gives_rows_and_files(made: tuple[Path, dict[str, Finding]]
             assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_table_has_paper_ours_interval_and_runs(made: tuple[Path, dict[str, Finding]]) -> None:
     folder, findings = made
     written = json.loads((folder / "table.json").read_text())
@@ -63,6 +67,28 @@ def test_the_table_has_paper_ours_interval_and_runs(made: tuple[Path, dict[str, 
         assert len(system["rows"]) == len(findings[name].rows)
         for row in system["rows"]:
             assert {"quantity", "paper", "ours", "interval90", "n_runs", "unit"} <= set(row)
-            assert row["n_runs"] > 0, (name, row)
+            assert row["n_runs"] > 0 or row["ours"] is None, (name, row)
     rows = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))
     assert len(rows) == sum(len(finding.rows) for finding in findings.values())
+
+
+def test_the_command_writes_the_systems_that_are_asked_for(tmp_path: Path) -> None:
+    experiment = small_experiment()
+    write(tmp_path / "small.jsonl.xz", experiment.records, experiment.facts)
+    asked = ("--out", str(tmp_path / "out"), "--data", str(tmp_path / "small.jsonl.xz"), "--only", "F9 dropout")
+    done = _command("kaplan", *asked, "--json")
+    assert done.returncode == 0, done.stderr
+    systems = json.loads(done.stdout)["systems"]
+    assert list(systems) == ["dropout"]
+    assert (tmp_path / "out" / "dropout.svg").exists()
+    refused = _command("kaplan")
+    assert refused.returncode == 2
+    assert "give --out FOLDER" in refused.stderr
+    refused = _command("kaplan-arithmetic", "--only", "F1")
+    assert refused.returncode == 2
+    assert "takes no --only" in refused.stderr
+
+
+def _command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "scaling_sim.cli", "reproduce", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)

@@ -12,11 +12,11 @@ from scaling_sim.predict.appendix_b import compute_exponent
 from scaling_sim.report.figures.canvas import ACCENT, OURS, ReportFigure, band, legend_below, points, sheet
 from scaling_sim.report.figures.curves import exponent_text
 from scaling_sim.report.figures.ticks import log_axes
-from scaling_sim.runs.table import table_from_records
 from scaling_sim.study.reproduce.kaplan.drawing import LOSS, Shades, power, runs_as_lines, slope_line
 from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
 from scaling_sim.study.reproduce.kaplan.frontier import family_fit, frontier_points, trend
-from scaling_sim.study.reproduce.kaplan.rows import family_records, num_runs
+from scaling_sim.study.reproduce.kaplan.one_variable import family_table
+from scaling_sim.study.reproduce.kaplan.rows import num_runs
 
 if TYPE_CHECKING:
     from scaling_sim.study.reproduce.kaplan.data import Data
@@ -56,7 +56,7 @@ def _remark(data: Data) -> str:
 def _figure(data: Data) -> ReportFigure:
     title = "The frontier of the loss, as paid and adjusted for the batch"
     figure, (ax,) = sheet("compute-trend", title, ["Learning curves of the family, and both frontiers"], height=4.8)
-    table = data.once("family table", lambda: table_from_records(family_records(data)))
+    table = family_table(data)
     shades = Shades(table.N)
     runs_as_lines(ax, table, table.C, shades, width=0.8, alpha=0.55)
     for kind in KINDS:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from scaling_sim.errors import DataError, ScalingSimError
 
 if TYPE_CHECKING:
     from scaling_sim.predict.quantity import Quantity
@@ -57,6 +59,26 @@ class Row:
         interval = None if self.interval90 is None else list(self.interval90)
         named = {"quantity": self.quantity, "paper": self.paper, "ours": self.ours, "interval90": interval}
         return {**named, "n_runs": self.n_runs, "unit": self.unit, "remark": self.remark}
+
+
+def gathered(makers: Mapping[str, Callable[[], Iterable[Row]]]) -> tuple[tuple[Row, ...], dict[str, str]]:
+    """Rows of all parts of a system that can be made, and part → why it cannot.
+
+    Raises
+    ------
+    DataError
+        None can.
+    """
+    rows: list[Row] = []
+    missing: dict[str, str] = {}
+    for name, make in makers.items():
+        try:
+            rows += make()
+        except ScalingSimError as error:
+            missing[name] = str(error)
+    if len(missing) == len(makers):
+        raise DataError("; ".join(dict.fromkeys(missing.values())))
+    return tuple(rows), missing
 
 
 @dataclass(frozen=True)

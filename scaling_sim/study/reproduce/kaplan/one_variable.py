@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from scaling_sim.laws.constants import PF_DAY
-from scaling_sim.report.figures.canvas import INK, OURS, ReportFigure, band, legend_below, points, sheet
+from scaling_sim.report.figures.canvas import GREY, INK, OURS, ReportFigure, band, legend_below, points, sheet
 from scaling_sim.report.figures.curves import exponent_text, span
 from scaling_sim.report.figures.ticks import log_axes
 from scaling_sim.runs.table import table_from_records
@@ -23,54 +25,77 @@ from scaling_sim.study.reproduce.kaplan.drawing import (
     size_points,
     slope_line,
 )
-from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
+from scaling_sim.study.reproduce.kaplan.finding import Finding, Row, gathered
 from scaling_sim.study.reproduce.kaplan.frontier import family_fit, frontier_points, trend
-from scaling_sim.study.reproduce.kaplan.rows import family_records, largest_model_rows, num_runs, stopped_records
+from scaling_sim.study.reproduce.kaplan.rows import (
+    family_records,
+    largest_model_rows,
+    num_runs,
+    stopped_records,
+    table_of,
+)
 
 if TYPE_CHECKING:
+    from scaling_sim.runs.table import RunTable
     from scaling_sim.study.reproduce.kaplan.data import Data
 
+TITLE = "Loss against compute, data and size"
 TEXT = "another text, in bytes: need not agree"
 
 
 def one_variable(data: Data) -> Finding:
     """Loss against compute, data and size."""
-    trends, by_data, by_size = trend(data, adjusted=True), data.fit("power-d"), data.fit("power-n")
-    families, points_used = num_runs(family_fit(data).runs), by_size.runs.num_runs
-    N_max = float(by_data.runs.N.max())
-    rows = (
-        Row.of("α_C^min of L(C_min)", 0.050, trends["alpha_C_min"], families, remark="envelope, bootstrap over runs"),
-        Row.of("C_c^min", 3.1e8, trends["C_c_min"], families, "PF-days", f"{TEXT}; the paper's figures print 2.3e8"),
-        Row.of("α_D of L(D)", 0.095, by_data.draws["alpha_D"], by_data.n_used, remark=f"model of N = {N_max:,.0f}"),
-        Row.of("D_c", 5.4e13, by_data.draws["D_c"], by_data.n_used, "tokens", TEXT),
-        Row.of("α_N of L(N)", 0.076, by_size.draws["alpha_N"], points_used, remark="finished runs near convergence"),
-        Row.of("N_c", 8.8e13, by_size.draws["N_c"], points_used, "parameters", TEXT),
-    )
-    return Finding("F1", "Loss against compute, data and size", rows, lambda: _figure(data), _remark(data))
+    rows, missing = gathered({title: partial(make, data) for title, (make, _) in PANELS.items()})
+    return Finding("F1", TITLE, rows, lambda: _figure(data, missing), _remark(data, missing))
 
 
-def _remark(data: Data) -> str:
+def _compute_rows(data: Data) -> Iterator[Row]:
+    draws, n = trend(data, adjusted=True), num_runs(family_fit(data).runs)
+    yield Row.of("α_C^min of L(C_min)", 0.050, draws["alpha_C_min"], n, remark="envelope, bootstrap over runs")
+    yield Row.of("C_c^min", 3.1e8, draws["C_c_min"], n, "PF-days", f"{TEXT}; the paper's figures print 2.3e8")
+
+
+def _data_rows(data: Data) -> Iterator[Row]:
+    fit = data.fit("power-d")
+    yield Row.of("α_D of L(D)", 0.095, fit.draws["alpha_D"], fit.n_used, remark=f"N = {fit.runs.N.max():,.0f}")
+    yield Row.of("D_c", 5.4e13, fit.draws["D_c"], fit.n_used, "tokens", TEXT)
+
+
+def _size_rows(data: Data) -> Iterator[Row]:
+    fit = data.fit("power-n")
+    n = fit.runs.num_runs
+    yield Row.of("α_N of L(N)", 0.076, fit.draws["alpha_N"], n, remark="finished runs near convergence")
+    yield Row.of("N_c", 8.8e13, fit.draws["N_c"], n, "parameters", TEXT)
+
+
+def _remark(data: Data, missing: Mapping[str, str]) -> str:
+    words = {
+        "Compute": "Left: all learning curves of the family, and the least loss at each compute where a smaller and a "
+        "larger size were measured too, moved to C_min by (5.5).",
+        "Data": "Middle: early-stopped runs on subsets of the text; the law is that of the largest model.",
+        "Parameters": f"Right: {_sizes_in_words(data)}" if "Parameters" not in missing else "",
+    }
+    shown = [missing.get(title) or text for title, text in words.items()]
+    return f"{' '.join(shown)} Dashed: the paper's slopes through the middle of ours."
+
+
+def _sizes_in_words(data: Data) -> str:
     N = data.fit("power-n").runs.N
     left_out = len(finished_records(data)) - len(converged_records(data))
     return (
-        "Each law is fitted where only its own variable limits the loss. Left: all learning curves of the family, and "
-        "the least loss at each compute where a smaller and a larger size were measured too, moved to C_min by (5.5). "
-        "Middle: early-stopped runs on subsets of the text; the law is that of the largest model. Right: the longest "
-        f"finished runs, N = {N.min():,.0f} to {N.max():,.0f}; {left_out} finished runs of one layer or far from "
-        "convergence are hollow and not fitted, as in the paper's appendix D.7. Dashed: the paper's slopes through the "
-        "middle of ours."
+        f"the longest finished runs, N = {N.min():,.0f} to {N.max():,.0f}; {left_out} of one layer or far from "
+        "convergence are hollow and not fitted, as in the paper's appendix D.7."
     )
 
 
-def _figure(data: Data) -> ReportFigure:
-    titles = ["Compute", "Data", "Parameters"]
-    figure, axes = sheet("one-variable", "Loss against compute, data and size", titles, height=4.4)
-    table = data.once("family table", lambda: table_from_records(family_records(data)))
-    shades = Shades(table.N)
-    _compute(axes[0], data, shades)
-    _data(axes[1], data, shades)
-    _size(axes[2], data, shades)
-    for ax in axes:
+def _figure(data: Data, missing: Mapping[str, str]) -> ReportFigure:
+    figure, axes = sheet("one-variable", TITLE, list(PANELS), height=4.4)
+    shades = Shades(family_table(data).N)
+    for ax, (title, (_, draw)) in zip(axes, PANELS.items(), strict=True):
+        if title in missing:
+            ax.text(0.5, 0.5, "not fitted", ha="center", va="center", transform=ax.transAxes, color=GREY)
+            continue
+        draw(ax, data, shades)
         log_axes(ax)
         legend_below(ax)
     axes[0].set_ylabel(LOSS)
@@ -78,8 +103,13 @@ def _figure(data: Data) -> ReportFigure:
     return figure
 
 
+def family_table(data: Data) -> RunTable:
+    """All learning curves of the family as rows, one-layer models included."""
+    return data.once("family table", lambda: table_of(data, family_records(data)))
+
+
 def _compute(ax: Axes, data: Data, shades: Shades) -> None:
-    table = data.once("family table", lambda: table_from_records(family_records(data)))
+    table = family_table(data)
     runs_as_lines(ax, table, table.C, shades, width=0.7, alpha=0.6)
     C, loss, _ = frontier_points(data, adjusted=True)
     points(ax, C, loss, series="envelope", colour=INK, size=3.4, label="envelope, at $C_{min}$")
@@ -119,3 +149,7 @@ def _size(ax: Axes, data: Data, shades: Shades) -> None:
     slope_line(ax, x, middle, -0.076, "paper: 0.076")
     hollow_key(ax)
     ax.set_xlabel("non-embedding parameters N")
+
+
+PANELS = {"Compute": (_compute_rows, _compute), "Data": (_data_rows, _data), "Parameters": (_size_rows, _size)}
+"""Title → what makes its rows, and what draws it."""

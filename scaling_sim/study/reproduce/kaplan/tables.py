@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +12,8 @@ from scaling_sim.laws.constants import PF_DAY
 from scaling_sim.report.figures.curves import efficient, slopes
 from scaling_sim.study.reproduce.kaplan.best_size import family_batch
 from scaling_sim.study.reproduce.kaplan.drawing import law_draws
-from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
-from scaling_sim.study.reproduce.kaplan.frontier import trend
+from scaling_sim.study.reproduce.kaplan.finding import Finding, Row, gathered
+from scaling_sim.study.reproduce.kaplan.frontier import family_fit, trend
 from scaling_sim.study.reproduce.kaplan.rows import num_runs
 
 if TYPE_CHECKING:
@@ -26,48 +27,49 @@ TABLE_6 = (("N", "N", 1.3e9, 0.73, "parameters"), ("B_crit", "B", 2.0e6, 0.24, "
 
 
 def held_fixed(data: Data) -> Finding:
-    """Table 4: what is held for each law."""
-    joint, by_D, by_N = data.fit("kaplan"), data.fit("power-d"), data.fit("power-n")
-    curves, batch = num_runs(joint.runs, "curve"), family_batch(data)
-    naive, adjusted = trend(data, adjusted=False), trend(data, adjusted=True)
-    p = data.fit("kaplan-nd").draws
-    n, passes = data.fit("kaplan-nd").runs.num_runs, f"one pass, B = {batch:,.0f} tokens"
-    rows = (
-        Row.of("L(N): α_N", 0.076, by_N.draws["alpha_N"], by_N.runs.num_runs, "", f"near convergence, {passes}"),
-        Row.of("L(D): α_D", 0.095, by_D.draws["alpha_D"], by_D.n_used, "", "largest model, dropout, early stopping"),
-        Row.of("L(C): α_C", 0.057, naive["alpha_C_min"], curves, "", f"best N, {passes}"),
-        Row.of(
-            "L(C_min): α_C^min", 0.050, adjusted["alpha_C_min"], curves, "", "best N, B far below critical by (5.5)"
-        ),
-        Row.of("L(N, D): α_N/α_D", 0.738, p["alpha_N"] / p["alpha_D"], n, "", "dropout, early stopping"),
-        Row.of(
-            "L(N, S): α_S", 0.76, joint.draws["alpha_S"], curves, "", "one pass, constant rate, B far above critical"
-        ),
-    )
+    """What each law holds fixed."""
+    rows, _ = gathered({name: partial(make, data) for name, make in HELD.items()})
     remark = "What each law holds fixed, as in the paper's Table 4, with the exponent that our runs give it."
     return Finding("T4", "What each law holds fixed", rows, None, remark)
 
 
+def _held_size(data: Data) -> Iterator[Row]:
+    fit = data.fit("power-n")
+    held = f"near convergence, {_one_pass(data)}"
+    yield Row.of("L(N): α_N", 0.076, fit.draws["alpha_N"], fit.runs.num_runs, remark=held)
+
+
+def _held_data(data: Data) -> Iterator[Row]:
+    fit = data.fit("power-d")
+    held = "largest model, dropout, early stopping"
+    yield Row.of("L(D): α_D", 0.095, fit.draws["alpha_D"], fit.n_used, remark=held)
+
+
+def _held_compute(data: Data) -> Iterator[Row]:
+    n, held = num_runs(family_fit(data).runs), f"best N, {_one_pass(data)}"
+    yield Row.of("L(C): α_C", 0.057, trend(data, adjusted=False)["alpha_C_min"], n, remark=held)
+    held = "best N, B far below critical by (5.5)"
+    yield Row.of("L(C_min): α_C^min", 0.050, trend(data, adjusted=True)["alpha_C_min"], n, remark=held)
+
+
+def _held_pairs(data: Data) -> Iterator[Row]:
+    fit, held = data.fit("kaplan-nd"), "dropout, early stopping"
+    ratio = fit.draws["alpha_N"] / fit.draws["alpha_D"]
+    yield Row.of("L(N, D): α_N/α_D", 0.738, ratio, fit.runs.num_runs, remark=held)
+    fit, held = data.fit("kaplan"), "one pass, constant rate, B far above critical by (5.4)"
+    yield Row.of("L(N, S): α_S", 0.76, fit.draws["alpha_S"], num_runs(fit.runs, "curve"), remark=held)
+
+
+def _one_pass(data: Data) -> str:
+    return f"one pass, B = {family_batch(data):,.0f} tokens"
+
+
+HELD = {"N": _held_size, "D": _held_data, "C": _held_compute, "pairs": _held_pairs}
+
+
 def constants(data: Data) -> Finding:
-    """Table 5: the constants of the one-variable laws."""
-    joint, by_D, by_N = data.fit("kaplan"), data.fit("power-d"), data.fit("power-n")
-    curves, p = num_runs(joint.runs, "curve"), joint.draws
-    naive, adjusted = trend(data, adjusted=False), trend(data, adjusted=True)
-    rows = (
-        Row.of("α_N", 0.076, by_N.draws["alpha_N"], by_N.runs.num_runs),
-        Row.of("α_D", 0.095, by_D.draws["alpha_D"], by_D.n_used),
-        Row.of("α_C", 0.057, naive["alpha_C_min"], curves),
-        Row.of("α_C^min", 0.050, adjusted["alpha_C_min"], curves),
-        Row.of("α_B", 0.21, p["alpha_B"], curves, remark="of the joint fit"),
-        Row.of("α_S", 0.76, p["alpha_S"], curves, remark="of the joint fit"),
-        Row.of("N_c", 8.8e13, by_N.draws["N_c"], by_N.runs.num_runs, "parameters"),
-        Row.of("D_c", 5.4e13, by_D.draws["D_c"], by_D.n_used, "tokens"),
-        Row.of("C_c", 1.6e7, naive["C_c_min"], curves, "PF-days"),
-        Row.of("C_c^min", 3.1e8, adjusted["C_c_min"], curves, "PF-days"),
-        Row.of("B*", 2.1e8, p["B_star"], curves, "tokens"),
-        Row.of("S_c", 2.1e3, p["S_c"], curves, "steps"),
-        *_floor_rows(data),
-    )
+    """Constants of the laws."""
+    rows, _ = gathered({name: partial(make, data) for name, make in CONSTANTS.items()})
     remark = (
         "Exponents may be compared; scales belong to a text and its tokens, ours to bytes of documentation. With an "
         "entropy floor the exponents are those of the loss above it."
@@ -75,21 +77,54 @@ def constants(data: Data) -> Finding:
     return Finding("T5", "Constants of the laws", rows, None, remark)
 
 
-def _floor_rows(data: Data) -> Iterator[Row]:
-    from scaling_sim.errors import ScalingSimError
+def _size_constants(data: Data) -> Iterator[Row]:
+    fit = data.fit("power-n")
+    yield Row.of("α_N", 0.076, fit.draws["alpha_N"], fit.runs.num_runs)
+    yield Row.of("N_c", 8.8e13, fit.draws["N_c"], fit.runs.num_runs, "parameters")
 
-    try:
-        fit = data.shared("kaplan-floor")
-    except ScalingSimError:
-        return
-    curves = num_runs(fit.runs, "curve")
+
+def _data_constants(data: Data) -> Iterator[Row]:
+    fit = data.fit("power-d")
+    yield Row.of("α_D", 0.095, fit.draws["alpha_D"], fit.n_used)
+    yield Row.of("D_c", 5.4e13, fit.draws["D_c"], fit.n_used, "tokens")
+
+
+def _compute_constants(data: Data) -> Iterator[Row]:
+    n, naive, adjusted = num_runs(family_fit(data).runs), trend(data, adjusted=False), trend(data, adjusted=True)
+    yield Row.of("α_C", 0.057, naive["alpha_C_min"], n)
+    yield Row.of("C_c", 1.6e7, naive["C_c_min"], n, "PF-days")
+    yield Row.of("α_C^min", 0.050, adjusted["alpha_C_min"], n)
+    yield Row.of("C_c^min", 3.1e8, adjusted["C_c_min"], n, "PF-days")
+
+
+def _joint_constants(data: Data) -> Iterator[Row]:
+    fit = data.fit("kaplan")
+    n, p = num_runs(fit.runs, "curve"), fit.draws
+    yield Row.of("α_B", 0.21, p["alpha_B"], n, remark="of the joint fit")
+    yield Row.of("B*", 2.1e8, p["B_star"], n, "tokens")
+    yield Row.of("α_S", 0.76, p["alpha_S"], n, remark="of the joint fit")
+    yield Row.of("S_c", 2.1e3, p["S_c"], n, "steps")
+
+
+def _floor_constants(data: Data) -> Iterator[Row]:
+    fit = data.shared("kaplan-floor")
+    n = num_runs(fit.runs, "curve")
     for name, symbol in (("alpha_N", "α_N"), ("alpha_D", "α_D"), ("alpha_S", "α_S"), ("alpha_B", "α_B")):
-        yield Row.of(f"{symbol} of the loss above a floor", None, fit.draws[name], curves, remark="importance sampling")
-    yield Row.of("entropy floor E", None, fit.draws["E"], curves, "nats per byte", "the paper has none")
+        yield Row.of(f"{symbol} of the loss above a floor", None, fit.draws[name], n, remark="importance sampling")
+    yield Row.of("entropy floor E", None, fit.draws["E"], n, "nats per byte", "the paper has none")
+
+
+CONSTANTS = {
+    "N": _size_constants,
+    "D": _data_constants,
+    "C": _compute_constants,
+    "joint": _joint_constants,
+    "floor": _floor_constants,
+}
 
 
 def allocation(data: Data) -> Finding:
-    """Table 6: what compute is best spent on."""
+    """What compute is best spent on."""
     fit = data.fit("kaplan")
     n, p = num_runs(fit.runs, "curve"), law_draws(fit, 2000)
     grid = np.array([INSIDE, 1.0]) * PF_DAY

@@ -90,6 +90,8 @@ def page(folder: Path, findings: Findings, verdicts: Mapping[str, str], data: Da
     """The page as HTML text; it shows the figures that lie in the folder."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    from scaling_sim.report.html import maths
+
     environment = Environment(
         loader=PackageLoader("scaling_sim.report"),
         autoescape=True,
@@ -97,6 +99,7 @@ def page(folder: Path, findings: Findings, verdicts: Mapping[str, str], data: Da
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["maths"] = maths
     drawn = {name for name, finding in findings.items() if not finding.missing and (folder / f"{name}.svg").exists()}
     return environment.get_template("reproduction.html.j2").render(
         title=TITLE,
