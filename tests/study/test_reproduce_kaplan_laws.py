@@ -85,8 +85,8 @@ def test_the_adjusted_frontier_is_flatter_than_the_naive_one(data: Data) -> None
 
 def test_dropout_shifts_are_found_within_the_scatter_of_runs(data: Data) -> None:
     rows = rows_of(data, "dropout")
-    fresh = [row.ours for name, row in rows.items() if "fresh" in name]
-    limited = [row.ours for name, row in rows.items() if "fresh" not in name]
+    fresh = [row.ours for name, row in rows.items() if name.startswith("shift on fresh")]
+    limited = [row.ours for name, row in rows.items() if name.startswith("shift on D")]
     assert len(fresh) == 2
     assert len(limited) == 10
     sd = RUN_NOISE * 2**0.5

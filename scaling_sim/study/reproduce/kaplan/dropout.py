@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -35,11 +35,26 @@ def dropout(data: Data) -> Finding:
     if not limited and not fresh:
         raise DataError("no pair of runs differs in dropout alone")
     rows = (
+        *_mean("mean shift of early-stopped runs", limited),
+        *_mean("mean shift on fresh data", fresh),
         *(Row(f"shift on D = {D:,}, N = {N:,}", None, s, None, 2, "share of loss") for (N, D), s in limited.items()),
         *(Row(f"shift on fresh data, N = {N:,}", None, s, None, 2, "share of loss") for (N, _), s in fresh.items()),
     )
     title = "What 10 % dropout does to the loss"
     return Finding("F9 dropout", title, rows, lambda: _figure(limited, fresh), _remark(limited, fresh))
+
+
+def _mean(words: str, found: Shifts) -> Iterator[Row]:
+    """Mean over pairs, its interval from their scatter (Student-t)."""
+    from scipy.stats import t
+
+    values = np.array(list(found.values()))
+    if len(values) > 1:
+        middle, half = (
+            float(values.mean()),
+            float(t.ppf(0.95, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5),
+        )
+        yield Row(words, None, middle, (middle - half, middle + half), 2 * len(values), "share of loss")
 
 
 def fresh_shifts(data: Data) -> Shifts:
