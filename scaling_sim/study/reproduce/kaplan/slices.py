@@ -71,17 +71,17 @@ def _figure(data: Data, values: dict[str, tuple[Array, Array]]) -> ReportFigure:
     titles = ["Fixed compute", "Fixed steps"]
     figure, axes = sheet("slices", TITLE, titles, height=4.2)
     fit = family_fit(data)
-    N, p = span(fit.runs.N[fit.runs.curve], 2.0, 2.0), law_draws(fit, 240)
-    laws: dict[str, Callable[[float], Array]] = {
-        "C": lambda C: efficient_loss(N, C, p),
-        "S": lambda S: loss_ns(N, S, p),
+    p = law_draws(fit, 240)
+    laws: dict[str, Callable[[Array, float], Array]] = {
+        "C": lambda N, C: efficient_loss(N, C, p),
+        "S": lambda N, S: loss_ns(N, S, p),
     }
     labels = {"C": "compute $C_{min}$, FLOP", "S": "steps $S_{min}$"}
     for ax, kind in zip(axes, ("C", "S"), strict=True):
         places, column = values[kind]
         shades = Shades(places, "C")
         for place in places:
-            _slice(ax, fit.runs, column, float(place), N, laws[kind](float(place)), shades)
+            _slice(ax, fit.runs, column, float(place), laws[kind], shades)
         ax.set_xlabel("non-embedding parameters N")
         log_axes(ax)
         shades.key(figure, ax, labels[kind])
@@ -89,7 +89,13 @@ def _figure(data: Data, values: dict[str, tuple[Array, Array]]) -> ReportFigure:
     return figure
 
 
-def _slice(ax: Axes, table: RunTable, column: Array, place: float, N: Array, law: Array, shades: Shades) -> None:
+def _slice(
+    ax: Axes, table: RunTable, column: Array, place: float, law: Callable[[Array, float], Array], shades: Shades
+) -> None:
+    """Points of one slice, and the law a little beyond them."""
     sizes, losses = slice_curves(table, table.curve, column, place)
+    if not len(sizes):
+        return
     points(ax, sizes, losses, series=f"{place:.3g}", colour=shades(place))
-    band(ax, N, law, series=f"{place:.3g}", colour=shades(place), width=1.2)
+    N = span(sizes, 3.0, 3.0)
+    band(ax, N, law(N, place), series=f"{place:.3g}", colour=shades(place), width=1.2)
