@@ -11,7 +11,7 @@ import typer
 from scaling_sim.cli.app import Columns, Constants, Duplicates, FitFile, Import, Json, Seed, Where, app
 from scaling_sim.cli.inputs import fit_or_constants, load_posterior, one_from_stdin, read_table, told
 from scaling_sim.cli.output import as_lines, checked_figure, exit_unless, show, show_prediction, write_figure
-from scaling_sim.errors import ConfigError
+from scaling_sim.errors import ConfigError, LawError
 
 
 @app.command()
@@ -161,6 +161,8 @@ def _known(fits: list[Any] | None, figure: Path | None, as_json: bool) -> None:
     import scaling_sim as ss
 
     table = ss.known_sizes(fits)
+    if not table.rows:
+        raise LawError("; ".join(table.skipped.values()))
     if figure is not None:
         write_figure(ss.plot.figure_known(table), figure)
     show(table.to_json(), as_json, lambda: str(table))

@@ -88,6 +88,8 @@ def allocate(
     facts = plan.to_json()
     if "N_within_1_percent_parameters" in facts:
         facts["buildable"] = ss.buildable(plan, **_shape_options(shape or [])).to_json()
+    elif shape:
+        raise ConfigError("--shape needs a law that says what other sizes cost, of which this one knows only the best")
     show(facts, as_json, lambda: as_lines(without_definitions(facts)))
     exit_unless(facts.get("converged", True) is not False)
 

@@ -17,7 +17,7 @@ from scaling_sim.laws.constants import FRONTIER_LAW
 from scaling_sim.predict.allocation import UNITS as UNITS
 from scaling_sim.predict.allocation import Allocation as Allocation
 from scaling_sim.predict.backtest import Backtest, backtest_of
-from scaling_sim.predict.budget import budget_flops, sustained
+from scaling_sim.predict.budget import budget_flops, idle_settings, sustained
 from scaling_sim.predict.constraints import BYTES_PER_PARAMETER, Limits
 from scaling_sim.predict.deadline import Clock
 from scaling_sim.predict.discrepancy import Discrepancy, discrepancy_of
@@ -114,6 +114,19 @@ def allocate(
         price_per_gpu_hour=price_per_gpu_hour,
         **money_terms,  # type: ignore[arg-type]
     )
+    given = {"compute": compute, "pf_days": pf_days, "gpu_hours": gpu_hours, "money": money}
+    idle = idle_settings(
+        spends=next((name for name, value in given.items() if value is not None), ""),
+        price_per_gpu_hour=price_per_gpu_hour,
+        hours=hours,
+        num_gpus=num_gpus,
+        step_seconds=step_seconds,
+        gpu_memory=gpu_memory,
+        counts_bytes=bytes_per_parameter != BYTES_PER_PARAMETER,
+        **money_terms,  # type: ignore[arg-type]
+    )
+    if idle:
+        warn(f"ignored: {idle}", DataWarning, stacklevel=2)
     budgets = np.atleast_1d(paid)
     if budgets.ndim != 1:
         raise ConfigError(f"budgets must be a number or one-dimensional, got shape {paid.shape}")

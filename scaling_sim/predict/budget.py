@@ -60,6 +60,34 @@ def budget_flops(
     return np.minimum(value * _flops_each(name, flops_per_second, utilisation, price_per_gpu_hour), most)
 
 
+def idle_settings(
+    *,
+    spends: str,
+    flops_per_second: float | None,
+    utilisation: float,
+    price_per_gpu_hour: float | None,
+    hours: float | None,
+    num_gpus: float | None,
+    step_seconds: float | None,
+    gpu_memory: float | None,
+    counts_bytes: bool,
+) -> str:
+    """Settings that change nothing beside the others, and what each would need, in words; empty if all are used.
+
+    ``spends`` names the budget given, "" for a deadline alone; ``counts_bytes`` if bytes per parameter were given.
+    """
+    speed, timed = flops_per_second is not None, hours is not None or num_gpus is not None
+    idle = {
+        "utilisation without flops_per_second": utilisation != 1.0 and not speed,
+        "flops_per_second without num_gpus or hours": speed and not timed and spends in ("compute", "pf_days"),
+        "price_per_gpu_hour without money": price_per_gpu_hour is not None and spends != "money",
+        "hours without flops_per_second or step_seconds": hours is not None and not speed and step_seconds is None,
+        "num_gpus without flops_per_second or gpu_memory": num_gpus is not None and not speed and gpu_memory is None,
+        "bytes_per_parameter without gpu_memory": counts_bytes and gpu_memory is None,
+    }
+    return "; ".join(words for words, spare in idle.items() if spare)
+
+
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"{name}=" for name in names)
 

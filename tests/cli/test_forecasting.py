@@ -92,6 +92,8 @@ def test_known_sizes(facts: Facts, cli: Callable[..., Any], tmp_path: Path) -> N
     some = facts("forecast", "--known", "--constants", "besiroglu")
     assert {row["source"] for row in some["rows"]} == {"besiroglu"}
     assert "not comparable" in cli("forecast", "--known").stdout
+    without = cli("forecast", "--known", "--constants", "kaplan-power-n", expect=4)
+    assert "no allocation from 'power-n'" in without.stderr
     refused = cli("forecast", "--known", "-N", "3e9", "--overfit", "0.1", expect=2).stderr
     assert "--known has sizes of its own; leave out -N, --overfit" in refused
 

@@ -397,3 +397,24 @@ def test_a_batch_that_the_law_does_not_know_is_named() -> None:
     with pytest.warns(DataWarning, match="batch=1e\\+06 is ignored: 'chinchilla' does not know batches"):
         found = allocate(constants("besiroglu"), 1e21, batch=1e6)
     assert found.batch is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"compute": 1e20, "utilisation": 0.4}, "utilisation without flops_per_second"),
+        ({"compute": 1e20, "flops_per_second": 1e15}, "flops_per_second without num_gpus or hours"),
+        ({"pf_days": 1.0, "price_per_gpu_hour": 2.0}, "price_per_gpu_hour without money"),
+        ({"compute": 1e20, "hours": 3.0}, "hours without flops_per_second or step_seconds"),
+        ({"compute": 1e20, "num_gpus": 8}, "num_gpus without flops_per_second or gpu_memory"),
+        ({"compute": 1e20, "bytes_per_parameter": 4.0}, "bytes_per_parameter without gpu_memory"),
+    ],
+)
+def test_a_setting_that_changes_nothing_is_named(given: dict[str, float], message: str) -> None:
+    with pytest.warns(DataWarning, match=f"ignored: {message}$"):
+        allocate(constants("besiroglu"), **given)
+
+
+def test_no_setting_of_a_full_machine_is_idle() -> None:
+    machine = {"flops_per_second": 1e15, "utilisation": 0.4, "num_gpus": 64, "hours": 24.0}
+    allocate(constants("besiroglu"), money=1e4, price_per_gpu_hour=2.0, gpu_memory=8e10, **machine)  # warnings raise

@@ -112,3 +112,10 @@ def test_refusals() -> None:
         buildable(allocate(constants("kaplan-table6"), 1e20))
     with pytest.raises(ConfigError, match="unknown convention"):
         list(Family(count="some").near(1e6))
+
+
+@pytest.mark.timeout(60)
+def test_a_budget_beyond_reason_is_answered_within_seconds() -> None:
+    """A width of 10⁸ heads is not found by trying every one before it."""
+    found = buildable(allocate(constants("besiroglu"), 1e58))
+    assert found.N == pytest.approx(found.wanted, rel=1e-3)
