@@ -62,6 +62,7 @@ _HOME = {
     "Study": "scaling_sim.study",
     "StudyConfig": "scaling_sim.study",
     "load_study": "scaling_sim.study",
+    "reproduce_kaplan": "scaling_sim.study.reproduce.kaplan",
     "write_report": "scaling_sim.report",
 }
 

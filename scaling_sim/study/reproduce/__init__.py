@@ -25,5 +25,8 @@ def reproduce(name: str) -> pd.DataFrame:
         No such result; the message lists the names.
     """
     if name not in PUBLISHED:
-        raise ConfigError(f"no published result is called {name!r}; there are: {', '.join(PUBLISHED)}")
+        raise ConfigError(
+            f"no published table is called {name!r}; there are: {', '.join(PUBLISHED)}; figures from our own runs are "
+            "made by reproduce_kaplan(out), or `scaling-sim reproduce kaplan --out DIR`"
+        )
     return PUBLISHED[name]()
