@@ -69,10 +69,11 @@ LOSS = "test loss, nats per byte"
 
 
 def law_draws(fit: Posterior, count: int = 400) -> dict[str, Array]:
-    """At most ``count`` evenly spaced draws of the parameters, each (n, 1)."""
-    from scaling_sim.report.figures.curves import thinned
-
-    return thinned(fit, count)
+    """At most ``count`` evenly spaced draws of the parameters, each (n, 1); none whose scales no float can hold."""
+    draws = {name: np.asarray(values, dtype=float) for name, values in fit.draws.items()}
+    good = np.flatnonzero(np.all([np.isfinite(values) & (values > 0) for values in draws.values()], axis=0))
+    rows = good[np.unique(np.linspace(0, len(good) - 1, min(count, len(good))).round().astype(int))]
+    return {name: values[rows, None] for name, values in draws.items()}
 
 
 def power(x: ArrayLike, scale: Array, exponent: Array) -> Array:
