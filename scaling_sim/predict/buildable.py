@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,6 +21,9 @@ NEAR = 0.03
 SPREAD = 1.5
 """Aspects between wanted/1.5 and wanted·1.5 count as equal: Kaplan et al. 2020 (fig. 5) found under 1.5 % of the loss
 between aspects of 10 and 300."""
+
+MOST_HEADS = 2000
+"""Widths below this many heads are all tried, wider ones in steps of .05 %."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,13 @@ class Family:
             raise ConfigError(f"a shape is described by {names}, got {', '.join(given)}") from None
 
     def near(self, N: float) -> Iterator[Shape]:
-        """Shapes of about N parameters, of each width that keeps the aspect; beyond 5000 heads, in steps of .02 %."""
-        heads = 0
-        while True:
-            heads += 1 + heads // 5000
-            d = heads * self.d_head
-            low, high = d / (self.aspect * SPREAD), d / (self.aspect / SPREAD)
-            first, last = max(1, int(np.ceil(low))), int(np.floor(high))
+        """Shapes of about N parameters, of each width that keeps the aspect; beyond `MOST_HEADS`, of some."""
+        narrowest = 1
+        while self._count(self._layers(2 * narrowest)[1], 2 * narrowest * self.d_head) < N:
+            narrowest *= 2  # even the deepest model of twice this width is too small
+        step = max(1, narrowest // MOST_HEADS)
+        for heads in itertools.count(narrowest, step):
+            d, (first, last) = heads * self.d_head, self._layers(heads)
             if first <= last:
                 per_layer = self._count(2, d) - self._count(1, d)
                 wanted = 1 + (N - self._count(1, d)) / per_layer
@@ -72,6 +76,11 @@ class Family:
                     yield self._shape(layers, d)
                 if self._count(first, d) > N:
                     return
+
+    def _layers(self, heads: int) -> tuple[int, int]:
+        """Fewest and most layers at a width; more of the fewest where the width has none."""
+        d = heads * self.d_head
+        return max(1, int(np.ceil(d / (self.aspect * SPREAD)))), int(np.floor(d / (self.aspect / SPREAD)))
 
     def _shape(self, n_layer: int, d_model: int) -> Shape:
         return Shape(n_layer, d_model, d_model // self.d_head, self.n_ctx, self.vocab_size)

@@ -117,5 +117,5 @@ def test_refusals() -> None:
 @pytest.mark.timeout(60)
 def test_a_budget_beyond_reason_is_answered_within_seconds() -> None:
     """A width of 10⁸ heads is not found by trying every one before it."""
-    found = buildable(allocate(constants("besiroglu"), 1e58))
-    assert found.N == pytest.approx(found.wanted, rel=1e-3)
+    found = buildable(allocate(constants("besiroglu"), 1e60))
+    assert found.N / found.wanted == pytest.approx(1, rel=1e-3)
