@@ -251,7 +251,8 @@ class _Experiment:
         return path
 
     def _facts(self, records: Sequence[RunRecord], rates: Rates) -> dict[str, Any]:
-        cards = sorted({record.versions.get("card") or record.device for record in records})
+        named = {record.versions["card"] for record in records if "card" in record.versions}
+        cards = sorted(named or {record.device for record in records})
         return {
             "corpora": self.corpora.facts(),
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
