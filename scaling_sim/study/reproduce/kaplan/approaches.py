@@ -12,17 +12,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
-from scaling_sim.errors import DataError, DesignError, ScalingSimError
+from scaling_sim.errors import DataError, DesignError
 from scaling_sim.inference.approximate import ApproximateFit, approximate_fit
 from scaling_sim.predict.counts import countings
-from scaling_sim.predict.methods import Estimate, Methods, compare_methods
+from scaling_sim.predict.isoflop import Minima
+from scaling_sim.predict.methods import Estimate, compare_methods, read_off
 from scaling_sim.report.figures.canvas import ACCENT, OURS, PAPER, ReportFigure, band, line, points, sheet
 from scaling_sim.report.figures.ticks import log_axes
 from scaling_sim.report.table import number
 from scaling_sim.runs.table import RunTable, table_from_records
 from scaling_sim.study.reproduce.kaplan.drawing import Shades
 from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
-from scaling_sim.study.reproduce.kaplan.protocols import MIN_SIZES, family_records
+from scaling_sim.study.reproduce.kaplan.protocols import COUNTS, MIN_SIZES, constant_rate, family_records
 
 if TYPE_CHECKING:
     from scaling_sim.study.reproduce.kaplan.data import Data
@@ -36,6 +37,7 @@ COLOURS = {"envelope": ACCENT, "isoflop": PAPER, "law": OURS}
 CHINCHILLA = {"envelope": 0.50, "isoflop": 0.49, "law": 0.46}
 """Exponents of Hoffmann et al. 2022, Table 2, all parameters counted."""
 WAYS = {"total": "all parameters", "non-embedding": "non-embedding N"}
+CHINCHILLA_BETA = 0.28
 SEVERAL = 3
 """Lengths of a size from which decay branches can take the place of curves."""
 THINNING = 8
@@ -45,17 +47,19 @@ TOO_NARROW = "points of one curve err together, so that the interval is too narr
 
 @dataclass(frozen=True)
 class Way:
-    """One way to count, with the law fitted to it and what the three approaches say."""
+    """One way to count: the law's fit, what each approach says, why others cannot, and the valleys."""
 
     name: str
-    fit: ApproximateFit
-    methods: Methods
+    fit: ApproximateFit | None
+    estimates: dict[str, Estimate]
+    refused: dict[str, str]
+    minima: Minima | None
 
 
 def approaches(data: Data) -> Finding:
     """Best size against compute by envelope, isoFLOP minima and parametric law."""
     table, basis = finished_rows(data)
-    ways = [way for name in WAYS if (way := _way(table, name, data.seed)) is not None]
+    ways = [way for name in WAYS if (way := _way(data, table, name)) is not None]
     if not ways:
         raise DataError("the runs identify no law of N and tokens under either count")
 
@@ -70,12 +74,13 @@ def approaches(data: Data) -> Finding:
         log_axes(right)
         figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         figure.reading = (
-            f"Runs: {basis}. Right: a level line is a = .5, numbers are a with 90 % intervals; bands 90 and 50 %; "
+            "Right: a level line is a = .5, numbers are a with 90 % intervals; bands 90 and 50 %; "
             "pale without embeddings."
         )
         return figure
 
-    rows = tuple(row for way in ways for row in _rows(way, basis))
+    curves = len(family_records(data)) if any("envelope" in w.estimates or w.minima for w in ways) else 0
+    rows = tuple(row for way in ways for row in _rows(way, basis, curves))
     return Finding("Chinchilla 1-3", "Chinchilla's three approaches on our runs", rows, draw, _remark(ways, basis))
 
 
@@ -106,47 +111,59 @@ def _points_as_runs(data: Data) -> RunTable:
     return replace(table, run=names, curve=none, decayed=~none, data_hash="")
 
 
-def _way(table: RunTable, name: str, seed: int) -> Way | None:
-    """The table counted one way, fitted and compared; None if the law is not identified."""
+def _way(data: Data, table: RunTable, name: str) -> Way | None:
+    """The runs counted one way: the law fitted to ``table``, the others read off the curves; None if neither can be."""
     found = countings(table)
     count = found["own"] if name == "non-embedding" else found[name]
+    estimates: dict[str, Estimate] = {}
+    refused: dict[str, str] = {}
+    minima = fit = None
     changed = replace(table, N=count.N, C=count.cost, data_hash="")
     try:
-        fit = approximate_fit(changed, "chinchilla", num_draws=1000, seed=seed)
-        return Way(name, fit, compare_methods(fit, seed=seed))
-    except (DesignError, DataError):
-        return None
+        fit = approximate_fit(changed, "chinchilla", num_draws=1000, seed=data.seed)
+        estimates["law"] = compare_methods(fit, seed=data.seed).estimates["law"]
+    except (DesignError, DataError) as error:
+        refused["law"] = str(error)
+    try:
+        points = constant_rate(data).counted(COUNTS[name])
+    except DataError as error:
+        refused |= {"envelope": str(error), "isoflop": str(error)}
+    else:
+        budgets = np.exp(np.quantile(points.log_C, [0.5, 1.0]))
+        read, failed, minima = read_off(points, budgets, np.random.default_rng(data.seed))
+        estimates, refused = estimates | read, refused | failed
+    return Way(name, fit, estimates, refused, minima) if estimates else None
 
 
-def _rows(way: Way, basis: str) -> Iterator[Row]:
-    n = way.fit.runs.num_runs
+def _rows(way: Way, basis: str, curves: int) -> Iterator[Row]:
+    finished = 0 if way.fit is None else way.fit.runs.num_runs
+    narrow = f"; {TOO_NARROW}" if basis == CURVES else ""
+    how = {
+        "envelope": ("bootstrap over runs; constant-rate curves", curves),
+        "isoflop": ("draws of the minima; constant-rate curves", curves),
+        "law": (f"posterior; {basis}{narrow}", finished),
+    }
     for name, words in APPROACHES.items():
         paper = CHINCHILLA[name] if way.name == "total" else None
-        label = f"a in N* ∝ C^a, {words}, {WAYS[way.name]}"
-        if name in way.methods.estimates:
-            estimate = way.methods.estimates[name]
-            how = (
-                "posterior" if name == "law" else "bootstrap over runs" if name == "envelope" else "draws of the minima"
-            )
-            narrow = f"; {TOO_NARROW}" if basis == CURVES else ""
-            yield Row.of(label, paper, estimate.exponent, n, "", f"{how}; {basis}{narrow}")
+        label, (remark, n) = f"a in N* ∝ C^a, {words}, {WAYS[way.name]}", how[name]
+        if name in way.estimates:
+            draws = way.estimates[name].exponent.draws
+            yield Row.of(label, paper, draws, n, "", remark)
             tokens = label.replace("a in N* ∝ C^a", "b in tokens* ∝ C^b")
-            yield Row.of(
-                tokens, None if paper is None else round(1 - paper, 2), 1 - estimate.exponent.draws, n, "", "1 − a"
-            )
+            yield Row.of(tokens, None if paper is None else round(1 - paper, 2), 1 - draws, n, "", "1 − a")
         else:
-            yield Row(label, paper, float("nan"), None, 0, "", way.methods.refused[name])
-    p = way.fit.draws
-    for key, paper in (("alpha", 0.34), ("beta", 0.28), ("E", None)):
-        text = f"{ {'alpha': 'α', 'beta': 'β', 'E': 'E'}[key] } of E + A/N^α + B/tokens^β, {WAYS[way.name]}"
-        remark = "posterior" + ("; nats per byte, no paper value to compare" if key == "E" else "")
-        yield Row.of(text, paper if way.name == "total" else None, p[key], n, "nats" if key == "E" else "", remark)
+            yield Row(label, paper, float("nan"), None, 0, "", way.refused[name])
+    if way.fit is not None:
+        for key, symbol, paper in (("alpha", "α", 0.34), ("beta", "β", 0.28), ("E", "E", None)):
+            text = f"{symbol} of E + A/N^α + B/tokens^β, {WAYS[way.name]}"
+            known = paper if way.name == "total" else None
+            yield Row.of(text, known, way.fit.draws[key], finished, "nats" if key == "E" else "", f"posterior{narrow}")
 
 
 def _valleys(figure: ReportFigure, ax: Axes, way: Way) -> None:
-    minima = way.methods.minima
+    minima = way.minima
     if minima is None:
-        why = "\n".join(wrap(way.methods.refused.get("isoflop", "no minima"), 52))
+        why = "\n".join(wrap(way.refused.get("isoflop", "no minima"), 52))
         ax.annotate(why, (0.03, 0.95), xycoords="axes fraction", va="top", fontsize=8.0).set_in_layout(False)
         return
     shades = Shades(np.exp(minima.log_C), "C")
@@ -167,7 +184,7 @@ def _valleys(figure: ReportFigure, ax: Axes, way: Way) -> None:
 def _ratios(ax: Axes, way: Way) -> None:
     """Tokens per parameter, C/(6·N*²), by every approach over the compute that it measured."""
     for name, words in APPROACHES.items():
-        estimate = way.methods.estimates.get(name)
+        estimate = way.estimates.get(name)
         if estimate is None or estimate.span is None:
             continue
         grid = np.geomspace(*estimate.span, 30)
@@ -186,15 +203,21 @@ def _text(estimate: Estimate) -> str:
 
 
 def _remark(ways: list[Way], basis: str) -> str:
-    middle = {
-        (way.name, name): estimate.exponent.median for way in ways for name, estimate in way.methods.estimates.items()
-    }
-    parts = []
+    parts = [f"Parametric law from {basis}; envelope and isoFLOP minima from constant-rate curves."]
     for way in ways:
-        said = ", ".join(f"{middle[way.name, n]:.2f} ({n})" for n in APPROACHES if (way.name, n) in middle)
+        said = ", ".join(
+            f"{way.estimates[n].exponent.median:.2f} ({words.split(', ')[1]})"
+            for n, words in APPROACHES.items()
+            if n in way.estimates
+        )
         parts.append(f"{WAYS[way.name][0].upper() + WAYS[way.name][1:]}: a = {said}.")
-        if not way.fit.converged:
+        if way.fit is not None and not way.fit.converged:
             parts.append(f"Importance sampling of the law failed ({way.fit.ess:.0f} effective draws).")
-    with suppress(ScalingSimError):
-        parts.append(ways[0].methods.verdict)
-    return f"Runs: {basis}. " + " ".join(parts)
+    fit = ways[0].fit
+    if fit is not None and np.quantile(fit.draws["beta"], 0.05) > CHINCHILLA_BETA:
+        parts.append(
+            f"Our β = {np.median(fit.draws['beta']):.2f} is far above Hoffmann et al.'s .28 and near the paper's "
+            "α_S = .76: at one fixed batch and with tokens plentiful for such small models, the term in tokens is one of "
+            "steps, and a = β/(α + β) is large for that."
+        )
+    return " ".join(parts)

@@ -12,7 +12,7 @@ from scaling_sim.errors import DataError
 from scaling_sim.report.figures.canvas import ReportFigure, colours, legend_below, line, points, sheet
 from scaling_sim.report.figures.ticks import log_axes
 from scaling_sim.report.table import number
-from scaling_sim.study.reproduce.kaplan.equal_size import Shapes, SizeSlope, groups_of_size, shapes_of
+from scaling_sim.study.reproduce.kaplan.equal_size import LEAST_ASPECT, Shapes, SizeSlope, groups_of_size, shapes_of
 from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
 from scaling_sim.study.reproduce.kaplan.shape import usual_heads
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 LEAST = 3
-DEEPEST_ASPECT = 4.0
-"""d_model/n_layer below which a shape is deeper than any of the paper's (its narrowest is 768/207 = 3.7)."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def depth(data: Data) -> Finding:
         Row(
             f"loss on {one.split} per doubling of depth, N = {number(one.N, 2)}", 0.0, one.slope[1],
             (one.slope[0], one.slope[2]), one.num_runs, "%",
-            f"{LEAST} depths or more from 2 layers with d_model/n_layer ≥ {DEEPEST_ASPECT:g}; t interval",
+            f"{LEAST} depths or more from 2 layers with d_model/n_layer ≥ {LEAST_ASPECT:g}; t interval",
         )
         for one in found if np.isfinite(one.slope[1])
     ]  # fmt: skip
@@ -97,7 +95,7 @@ def depths_of(found: Shapes, split: str) -> list[Depths]:
         N = float(np.exp(np.mean(np.log(chosen.N))))
         level = baseline.corrected(chosen, N)
         error = chosen.scatter / np.sqrt(chosen.seeds)
-        use = (n_layer >= 2) & (chosen.field("d_model") / n_layer >= DEEPEST_ASPECT)
+        use = (n_layer >= 2) & (chosen.field("d_model") / n_layer >= LEAST_ASPECT)
         slope = _slope(np.log2(n_layer[use]), level[use], error[use])
         made.append(Depths(split, N, n_layer, np.exp(level), error, slope, chosen.num_runs))
     return made
@@ -121,6 +119,9 @@ def _slope(x: Array, y: Array, error: Array) -> tuple[float, float, float]:
 
 
 def _remark(found: list[Depths]) -> str:
+    flat = all(one.slope[0] <= 0 <= one.slope[2] for one in found if one.split == "test" and np.isfinite(one.slope[1]))
+    within = f"From two layers to d_model/n_layer = {LEAST_ASPECT:g}"
+    verdict = f"{within} depth makes no difference beyond the interval." if flat else f"{within} depth matters."
     parts = []
     for N in sorted({one.N for one in found if one.split == "test"}):
         one = next(o for o in found if o.split == "test" and o.N == N)
@@ -131,6 +132,6 @@ def _remark(found: list[Depths]) -> str:
             f"{100 * (one.loss[worst] / one.loss[best] - 1):.1f} % above."
         )
     return " ".join(parts) + (
-        " The paper compared models of 1.5e9 parameters with 10 to 207 layers; at our N a single layer, or a width "
+        f" {verdict} The paper compared models of 1.5e9 parameters with 10 to 207 layers; at our N a single layer, or a width "
         "below 30, limits what a model can do at all."
     )

@@ -23,6 +23,8 @@ SEED_SCATTER = 0.02 / 3
 """Relative scatter of the loss between seeds where no shape was trained twice: .02 nats (Kaplan et al. 2020, section
 4.2) of about 3."""
 SAME_LENGTH = 0.02
+LEAST_ASPECT = 4.0
+"""d_model/n_layer below which a shape is deeper than any of the paper's (its narrowest is 768/207 = 3.7)."""
 GROUP = 1.3
 """Ratio of N up to which shapes count as one size."""
 
@@ -35,7 +37,7 @@ class Shapes:
     ----------
     shapes : the n shapes
     N : non-embedding parameters;  N_total : all
-    log_loss : ln L, mean over seeds;  seeds : number of them
+    log_loss : ln L, mean over seeds;  seeds : number of them;  apart : highest less lowest
     scatter : standard deviation of ln L between seeds;  freedom : its degrees of freedom, 0 if taken from the paper
     tokens : processed by each run
     """
@@ -45,6 +47,7 @@ class Shapes:
     N_total: Array
     log_loss: Array
     seeds: Array
+    apart: Array
     scatter: float
     freedom: int
     tokens: float
@@ -55,7 +58,7 @@ class Shapes:
 
     def at(self, kept: NDArray[np.intp]) -> Shapes:
         """The shapes at these places, in this order."""
-        columns = {name: getattr(self, name)[kept] for name in ("N", "N_total", "log_loss", "seeds")}
+        columns = {name: getattr(self, name)[kept] for name in ("N", "N_total", "log_loss", "seeds", "apart")}
         return replace(self, shapes=tuple(self.shapes[k] for k in kept), **columns)
 
     def field(self, name: str) -> Array:
@@ -105,6 +108,7 @@ def grouped(records: Sequence[RunRecord], split: str = "test") -> Shapes:
         np.array([num_parameters(shape, "matrices") for shape in shapes], dtype=float),
         np.array([np.mean(losses) for losses in found.values()]),
         np.array([len(losses) for losses in found.values()], dtype=float),
+        np.array([np.ptp(losses) for losses in found.values()]),
         (squares / freedom) ** 0.5 if freedom and squares > 0 else SEED_SCATTER,
         freedom if squares > 0 else 0,
         float(records[0].curve[-1].tokens),
@@ -136,8 +140,10 @@ class SizeSlope:
 
     @classmethod
     def of(cls, found: Shapes) -> SizeSlope:
-        """Fitted to all shapes of two layers or more with d_ff = 4·d_model."""
-        use = (found.field("n_layer") >= 2) & (found.field("d_ff") == 4 * found.field("d_model"))
+        """Fitted to the shapes of two layers or more with d_ff = 4·d_model and d_model ≥ 4·n_layer."""
+        width = found.field("d_model")
+        use = (found.field("n_layer") >= 2) & (found.field("d_ff") == 4 * width)
+        use &= width >= LEAST_ASPECT * found.field("n_layer")
         log_N = np.log(np.where(use, found.N, 1.0))[use]
         if len(np.unique(log_N.round(2))) < 3:
             raise DataError("the baseline L(N) needs at least three sizes of two layers or more at equal length")

@@ -33,6 +33,8 @@ PANELS = {
 }
 READ_OFF = {"d_ff": ((8.0, 1.6, 1.6), (20.0, 4.8, 4.8)), "aspect": ((4.0, 2.0, 2.7), (700.0, 2.8, 4.6)), "heads": ()}
 """Loss increases, %, read by eye off the paper's figure 5: ratio, lowest and highest of its sizes."""
+UNSTABLE = 0.03
+"""Difference in ln L between seeds of one shape that is worth a word."""
 EQUAL_TO_PERCENT = 0.05
 """α of L(C_min) that the paper takes for "1 % of loss is 22 % of compute" (its figure 5): 1.01^(1/.05) = 1.22."""
 
@@ -214,10 +216,18 @@ def _remark(series: list[Series], found: Shapes) -> str:
     worst = max(series, key=lambda s: float(s.increase.max()))
     k = int(np.argmax(worst.increase))
     source = f"{found.freedom} repeated seeds" if found.freedom else "the paper's .02 nats"
+    k_apart = int(np.argmax(found.apart))
+    unstable = (
+        f" Seeds of one shape differ by up to {100 * np.expm1(found.apart[k_apart]):.1f} %: one learning rate for each "
+        "N, near the highest that is stable, serves all shapes, and costs those that would like another."
+        if found.apart[k_apart] > UNSTABLE
+        else ""
+    )
     return (
         f"{len(found.shapes)} shapes at {number(found.tokens, 2)} tokens; scatter between seeds "
         f"{100 * found.scatter:.2f} % of the loss (from {source}). The largest increase is "
         f"{100 * np.expm1(worst.increase[k]):.1f} %, at {PANELS[worst.panel].split('ratio ')[-1]} = "
         f"{number(float(worst.ratio[k]), 2)} and N = {number(worst.N, 2)}. Our models are far smaller than the paper's "
         "(N = 2.5e7 to 1.5e9), so that widths below 30 and heads below 8, which it never tried, are among them."
+        + unstable
     )
