@@ -216,8 +216,8 @@ def _remark(ways: list[Way], basis: str) -> str:
     fit = ways[0].fit
     if fit is not None and np.quantile(fit.draws["beta"], 0.05) > CHINCHILLA_BETA:
         parts.append(
-            f"Our β = {np.median(fit.draws['beta']):.2f} is far above Hoffmann et al.'s .28 and near the paper's "
-            "α_S = .76: at one fixed batch and with tokens plentiful for such small models, the term in tokens is one of "
-            "steps, and a = β/(α + β) is large for that."
+            f"Our β = {np.median(fit.draws['beta']):.2f} is far above Hoffmann et al.'s .28 and near the "
+            "paper's α_S = .76: at one fixed batch and with tokens plentiful for such small models, the term in tokens "
+            "is likely one of steps, and a = β/(α + β) is large for that."
         )
     return " ".join(parts)

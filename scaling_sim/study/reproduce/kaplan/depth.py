@@ -132,6 +132,6 @@ def _remark(found: list[Depths]) -> str:
             f"{100 * (one.loss[worst] / one.loss[best] - 1):.1f} % above."
         )
     return " ".join(parts) + (
-        f" {verdict} The paper compared models of 1.5e9 parameters with 10 to 207 layers; at our N a single layer, or a width "
-        "below 30, limits what a model can do at all."
+        f" {verdict} The paper compared models of 1.5e9 parameters with 10 to 207 layers; at our N a single layer, or "
+        "a width below 30, limits what a model can do at all."
     )

@@ -165,7 +165,8 @@ def _remark(rows: Sequence[Row], total: Collapse, without: Collapse, found: Shap
     )
     return (
         f"Shapes of at least two layers scatter by {100 * without.middle:.1f} % about one power law without their "
-        f"embeddings and by {100 * total.middle:.1f} % with them: {verdict}. Likely reasons: with 256 bytes for "
-        f"50257 tokens embeddings weigh less, widths of 16 to 64 limit a model by themselves, and at {number(found.tokens, 2)} "
-        "tokens runs are not converged as in the paper. Models of one layer and of none lie above, as there."
+        f"embeddings and by {100 * total.middle:.1f} % with them: {verdict}. Likely reasons: with "
+        "256 bytes for 50257 tokens embeddings weigh less, widths of 16 to 64 limit a model by themselves, and at "
+        f"{number(found.tokens, 2)} tokens runs are not converged as in the paper. Models of one layer and of none lie "
+        "above, as there."
     )
