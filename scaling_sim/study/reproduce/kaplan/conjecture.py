@@ -380,6 +380,6 @@ def _remark(crossing: Crossover, bend: Bend, floors: Mapping[str, tuple[Array, i
     ]
     told_words = f" Laws with a floor put it at {'; '.join(told)} nats (H = {entropy:.3f})." if told else ""
     return (
-        f"The crossing of early power laws {verdict}.{near} {bent}{told_words} The text is synthetic: its excess loss is a "
-        "power law by construction, which text need not be; windows of 128 tokens cost slightly more than H."
+        f"The crossing of early power laws {verdict}.{near} {bent}{told_words} The text is synthetic: its excess loss "
+        "is a power law by construction, which text need not be; windows of 128 tokens cost slightly more than H."
     )
