@@ -53,6 +53,7 @@ class BatchSweep:
     steps : (b, j) fewest steps of any learning rate tried; NaN where no run of that batch passes the loss
     lr : (b, j) the learning rate that needs so few; NaN where unknown
     warmup : (b,) steps of warm-up, 0 where unknown, never more than half of ``steps``
+    edge : (b, j) whether that rate is the lowest or the highest of several tried, so that a better one may lie beyond
     num_curves : learning curves read, one of each batch and learning rate
     """
 
@@ -62,6 +63,7 @@ class BatchSweep:
     steps: Array
     lr: Array
     warmup: Array
+    edge: NDArray[np.bool_]
     num_curves: int
 
     def full_steps(self, lost: float = WARMUP_LOST) -> Array:
@@ -144,5 +146,11 @@ def fewest_steps(curves: Sequence[Curve], log_loss: Array) -> tuple[Array, Array
 def _sweep(curves: Mapping[float, Sequence[Curve]], log_loss: Array) -> BatchSweep:
     steps, lr = (np.stack(rows) for rows in zip(*(fewest_steps(c, log_loss) for c in curves.values()), strict=True))
     warmup = np.array([max(curve.warmup for curve in several) for several in curves.values()])
+    edge = np.stack([_edge(several, best) for several, best in zip(curves.values(), lr, strict=True)])
     N, number = next(iter(curves.values()))[0].N, sum(map(len, curves.values()))
-    return BatchSweep(N, np.array(list(curves)), np.exp(log_loss), steps, lr, warmup, number)
+    return BatchSweep(N, np.array(list(curves)), np.exp(log_loss), steps, lr, warmup, edge, number)
+
+
+def _edge(curves: Sequence[Curve], best: Array) -> NDArray[np.bool_]:
+    tried = np.array([curve.lr for curve in curves])
+    return np.asarray(((best == tried.min()) | (best == tried.max())) & (len(curves) > 1))

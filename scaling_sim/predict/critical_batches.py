@@ -43,6 +43,8 @@ WARMUP_SHARES = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95)
 """Shares ω of the warm-up that are tried."""
 NUGGET = 0.05
 """Share of the error's variance that neighbouring points do not have in common."""
+GAP = 0.1
+"""Relative gap between the losses of two sizes over which their laws are compared."""
 KEPT = 12.0
 """Nats of log posterior below its maximum that the second, finer grid spans."""
 
@@ -93,11 +95,20 @@ class CriticalBatches:
         return critical_batch(np.atleast_1d(loss), {name: values[:, None] for name, values in self.draws.items()})
 
     @property
+    def at_edge(self) -> float:
+        """Share of batches and losses whose best learning rate is the lowest or the highest tried there."""
+        several = [one.sweep.edge[np.isfinite(one.sweep.steps)] for one in self.contours]
+        return float(np.mean(np.concatenate(several)))
+
+    @property
     def shared_loss(self) -> float | None:
-        """The middle, in logarithms, of the losses that the smallest and the largest size both pass; None if none."""
+        """The middle, in logarithms, of the losses that the smallest and the largest size both pass; None if none.
+
+        Where their ranges lie less than `GAP` apart, the middle between them, to which each law is extended.
+        """
         first, last = self.contours[0].sweep.loss, self.contours[-1].sweep.loss
         low, high = max(first.min(), last.min()), min(first.max(), last.max())
-        return float(np.sqrt(low * high)) if len(self.contours) > 1 and low <= high else None
+        return float(np.sqrt(low * high)) if len(self.contours) > 1 and low <= high * (1 + GAP) else None
 
     def ratio(self) -> Quantity | None:
         """B_crit of the largest size over that of the smallest at `shared_loss`: 1 where it depends on the loss only.
@@ -124,6 +135,7 @@ class CriticalBatches:
             "simulated": self.runs.simulated,
             "alpha_B": Quantity("alpha_B", self.draws["alpha_B"]).to_json(),
             "B_star_tokens": Quantity("B_star", self.draws["B_star"]).to_json(),
+            "share_at_edge_of_learning_rates": self.at_edge,
             "ratio_of_sizes": None if ratio is None else {"loss_nats": self.shared_loss, **ratio.to_json()},
             "rows": self.to_dataframe().to_dict(orient="records"),
         }

@@ -101,6 +101,8 @@ def test_the_best_learning_rate_counts() -> None:
     best, all_ = sweep(noise=1e-6, rates=(1.0,)), sweep(noise=1e-6, rates=(0.25, 1.0, 4.0))
     assert np.allclose(batch_sweeps(best, 4)[0].steps, batch_sweeps(all_, 4)[0].steps, rtol=1e-3, equal_nan=True)
     assert set(np.unique(batch_sweeps(all_, 4)[0].lr[np.isfinite(batch_sweeps(all_, 4)[0].lr)])) == {1.0}
+    assert critical_batches(all_).at_edge == critical_batches(best).at_edge == 0
+    assert critical_batches(sweep(rates=(1.0, 2.0, 4.0))).at_edge > 0.9
     law = get_law("critical-batch")
     assert np.allclose(law.observe(best).response, law.observe(all_).response, rtol=0.01)
 

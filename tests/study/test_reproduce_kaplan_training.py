@@ -95,7 +95,7 @@ def test_batch_sweeps_find_the_law_of_the_critical_batch(data: Data) -> None:
     assert row(finding, "α_B of batch sweeps").ours == pytest.approx(TRUTH.alpha_B, abs=0.015)
     measured = row(finding, "B_crit at")
     loss = np.array([float(measured.quantity.split()[2])])
-    assert measured.ours == pytest.approx(float(TRUTH.critical_batch(loss)[0]), rel=0.05)
+    assert measured.ours == pytest.approx(float(TRUTH.critical_batch(loss)[0]), rel=0.1)
     assert row(finding, "B_crit ratio of two sizes").ours == pytest.approx(1, abs=0.1)
 
 
@@ -148,10 +148,12 @@ def test_without_short_contexts_the_long_one_remains(rehearsed: Experiment) -> N
 
 
 def test_a_short_context_that_is_better_is_noticed(rehearsed: Experiment) -> None:
-    """Losses of the short context made 3 % lower: all of its bins are better, by the interval."""
-    changed = [_better(record, 0.97) if "context" in record.purposes else record for record in rehearsed.records]
+    """Losses of the short context made 15 % lower: all of its bins are better, by the interval; at 2 % none is."""
+    changed = [_better(record, 0.85) if "context" in record.purposes else record for record in rehearsed.records]
     finding = short_context(Data(Experiment(changed, rehearsed.facts)))
     assert "better on 4 of its 4 bins" in finding.remark
+    changed = [_better(record, 0.98) if "context" in record.purposes else record for record in rehearsed.records]
+    assert "better on 0 of its 4 bins" in short_context(Data(Experiment(changed, rehearsed.facts))).remark
 
 
 def _better(record: RunRecord, factor: float) -> RunRecord:
@@ -189,8 +191,11 @@ def test_schedules_in_words(data: Data) -> None:
 def test_stopping_compares_only_runs_that_overfit(data: Data) -> None:
     finding = stopping(data)
     share = row(finding, "share of early-stopped runs above")
-    assert 0 < share.n_runs <= len(rows.fitted(rows.stopped_records(data)))
+    stopped = [r for r in data.records("data", early_stop=True) if r.status == "stopped" and r.config.shape.n_layer > 1]
+    assert 0 < share.n_runs <= len(stopped)
     assert 0 <= share.ours <= 1
+    unstopped = sum(r.status == "done" and r.config.shape.n_layer > 1 for r in data.records("data", early_stop=True))
+    assert f"{unstopped} of {unstopped + len(stopped)} data-limited runs" in finding.remark
 
 
 def test_curves_are_shown_without_a_fit(rehearsed: Experiment) -> None:

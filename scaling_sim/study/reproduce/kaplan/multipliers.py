@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling_sim.errors import ScalingSimError
 from scaling_sim.laws.kaplan_joint import curve_parameters
 from scaling_sim.predict.appendix_b import compute_exponent
 from scaling_sim.report.figures.canvas import GREY, INK, ReportFigure, line, sheet
 from scaling_sim.report.figures.ticks import log_axes
 from scaling_sim.report.table import number
+from scaling_sim.study.reproduce.kaplan.critical_batch import measured
 from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
 
 if TYPE_CHECKING:
+    from scaling_sim.predict.critical_batches import CriticalBatches
     from scaling_sim.study.reproduce.kaplan.data import Data
 
 Array = NDArray[np.float64]
@@ -28,8 +32,12 @@ SHARES = {"S": ("updates", 0.03, "#94a3b8"), "B": ("batch", 0.24, "#5b8fb9"), "N
 def multipliers(data: Data) -> Finding:
     """What a billion times the compute buys: size, batch and updates."""
     fit = data.fit("kaplan")
-    exponents = exponents_of(curve_parameters(fit.draws))
-    n = fit.runs.num_runs
+    p = curve_parameters(fit.draws)
+    sweeps = _sweeps(data)
+    if sweeps is not None:
+        draws = sweeps.draws["alpha_B"]
+        p["alpha_B"] = np.random.default_rng(data.seed).choice(draws, len(p["alpha_N"]))
+    exponents, n = exponents_of(p), fit.runs.num_runs
     told = [
         Row.of(f"{SHARES[key][0]}, exponent in C_min", SHARES[key][1], values, n, "", "theory, eqs 1.7 and 1.8")
         for key, values in exponents.items()
@@ -45,8 +53,17 @@ def multipliers(data: Data) -> Finding:
         if grown["N"] > grown["B"] * grown["S"]
         else f"Unlike in the paper, less than half of ln C goes into larger models ({number(grown['N'], 2)} times)."
     )
-    remark += " The exponents are those of the fitted law without an entropy floor, as in the paper."
+    source = "the batch sweeps" if sweeps is not None else "the same fit"
+    remark += (
+        f" α_N and α_S are those of the fitted law without an entropy floor, α_B that of {source}, as in the paper."
+    )
     return Finding("F3", "What more compute buys", tuple(told), lambda: _figure(exponents), remark)
+
+
+def _sweeps(data: Data) -> CriticalBatches | None:
+    with suppress(ScalingSimError):
+        return data.once("critical batches", lambda: measured(data)).sweeps
+    return None
 
 
 def exponents_of(p: dict[str, Array]) -> dict[str, Array]:

@@ -77,7 +77,7 @@ def along_context(data: Data) -> Finding:
         f"Bins depart from a + b·T^-c by {number(misfit, 2)} nats (standard deviation) over positions 1 to {n_ctx}; "
         "they have doubling widths, and the law's means over them are fitted. Position 1 knows one byte only, and is "
         "measured at one place of each window: the exponent without it is told beside. A position is a byte here, and "
-        f"the context ends at {n_ctx} of them, about {n_ctx // 4} of the paper's tokens."
+        f"the context ends at {n_ctx} of them, about {n_ctx // 4} of the paper's tokens.{_trend(told)}"
     )
     return Finding("F20", "Loss along the context", tuple(told), lambda: _context_figure(laws, record), remark)
 
@@ -88,6 +88,17 @@ def _later_row(end: tuple[Array, int], n_ctx: int, seed: int) -> Row:
     law = position_law(loss[1:], edges=position_edges(n_ctx)[1:], seed=seed)
     remark = "of the largest size; the paper's includes the first position"
     return Row.of("exponent c without position 1", LARGEST["c"], law.draws["c"], num, "", remark)
+
+
+def _trend(told: Sequence[Row]) -> str:
+    """What to make of c falling with size, if it does."""
+    rise = next((row for row in told if row.quantity.startswith("rise of c")), None)
+    if rise is None or rise.interval90 is None or rise.interval90[1] > 0:
+        return ""
+    return (
+        " Unlike in the paper, c falls with size: the smallest models use the last few bytes only, so that their loss "
+        "is flat after them, which a large c says."
+    )
 
 
 def _order_rows(record: RunRecord) -> list[Row]:
@@ -159,7 +170,7 @@ def short_context(data: Data) -> Finding:
         slope = line_draws(np.log(list(ours)), np.log([loss[k] for loss in ours.values()]), seed=data.seed)[1]
         paper, said = (0.0, "the paper: no better with size") if k == 0 else (None, "")
         told.append(Row.of(f"exponent of the loss of positions {names[k]} in N", paper, -slope, len(family), "", said))
-    told += _advantage(ours, short, data.seed)
+    told += _advantage(ours, short, _reading_errors(data), data.seed)
     return Finding("F21", "Positions against size", tuple(told), lambda: _short_figure(ours, short, n_ctx), _said(told))
 
 
@@ -176,9 +187,27 @@ def _short(data: Data) -> dict[int, dict[float, Array]]:
     return short
 
 
-def _advantage(ours: dict[float, Array], short: dict[int, dict[float, Array]], seed: int) -> list[Row]:
+def _reading_errors(data: Data) -> dict[int, Array]:
+    """n_ctx → standard error (bins,) of the difference of two bin means read on different windows, nats.
+
+    Windows of the two contexts begin at other places, the same ones for all sizes: that error does not average out.
+    A record knows the standard error of its mean loss over windows; its tokens taken as independent gives a token's
+    standard deviation, rather too large a one.
+    """
+    errors = {}
+    with suppress(DataError):
+        for record in data.records("context"):
+            n_ctx, windows = record.config.shape.n_ctx, max(record.config.eval_sequences, 1)
+            token = record.curve[-1].errors.get("test", 0.0) * np.sqrt(windows * n_ctx)
+            errors[n_ctx] = token * np.sqrt(2 / (windows * np.diff(position_edges(n_ctx))))
+    return errors
+
+
+def _advantage(
+    ours: dict[float, Array], short: dict[int, dict[float, Array]], errors: dict[int, Array], seed: int
+) -> list[Row]:
     """Loss of the long context less that of the short one, in the bins that both have, as a mean over sizes."""
-    told = []
+    told, rng = [], np.random.default_rng(seed)
     for n_ctx, sizes in short.items():
         both = [N for N in sizes if N in ours]
         for k, name in enumerate(bin_names(n_ctx)):
@@ -187,7 +216,9 @@ def _advantage(ours: dict[float, Array], short: dict[int, dict[float, Array]], s
                 continue
             quantity = f"loss of positions {name}, long less short context ({n_ctx})"
             said = "above 0: a short context learns them better, as in the paper for the earliest"
-            told.append(Row.of(quantity, None, mean_draws(gain, seed=seed), 2 * len(gain), "nats", said))
+            draws = mean_draws(gain, seed=seed)
+            draws += errors[n_ctx][k] * rng.standard_normal(len(draws))
+            told.append(Row.of(quantity, None, draws, 2 * len(gain), "nats", said))
     return told
 
 
@@ -199,7 +230,8 @@ def _said(told: Sequence[Row]) -> str:
     worse = [row for row in gains if row.interval90 is not None and row.interval90[1] < 0]
     return (
         f"Models of a short context are better on {len(better)} of its {len(gains)} bins of positions and worse on "
-        f"{len(worse)} (90 % intervals of the mean over sizes exclude 0). Both saw the same number of bytes."
+        f"{len(worse)} (90 % intervals exclude 0; they hold the spread over sizes and that of the windows, which "
+        "are others for each context). Both saw the same number of bytes."
     )
 
 

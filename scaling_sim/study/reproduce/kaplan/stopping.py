@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from scaling_sim.errors import DataError
 from scaling_sim.laws.kaplan import min_steps
-from scaling_sim.predict.overfit import converged_loss, stopping_step
+from scaling_sim.predict.overfit import stopping_step
 from scaling_sim.report.figures.canvas import GREY, INK, PAPER, ReportFigure, legend_below, line, points, sheet
 from scaling_sim.report.figures.ticks import log_axes
 from scaling_sim.report.table import exact
@@ -20,117 +23,153 @@ from scaling_sim.study.reproduce.kaplan.drawing import Shades
 from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
 
 if TYPE_CHECKING:
-    from scaling_sim.runs.table import RunTable
     from scaling_sim.study.reproduce.kaplan.data import Data
 
 Array = NDArray[np.float64]
+Parameters = Mapping[str, ArrayLike]
 
 LEAST_EXCESS = 0.01
-"""Relative overfitting below which L(N, D) − L(N, ∞) is the law's own error, so that the bound says nothing."""
+"""Relative overfitting below which L(N, D) − L(N, ∞) is noise, so that the bound says nothing."""
+MORE_DATA = 10.0
+"""Times the D of a run that count as unlimited beside it."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """An early-stopped run beside the same model on much more data.
+
+    Attributes
+    ----------
+    D : unique tokens
+    S, B : step of the lowest test loss; tokens per step
+    loss, train : test and training loss there, nats per token
+    limit : lowest test loss of the same shape and dropout on at least `MORE_DATA` times the data
+    dropout : whether there is any
+    """
+
+    D: float
+    S: float
+    B: float
+    loss: float
+    train: float
+    limit: float
+    dropout: bool
 
 
 def stopping(data: Data) -> Finding:
     """The earliest step at which training on limited data stops."""
     fit = data.fit("kaplan")
-    table = rows.table_of(data, rows.fitted(rows.stopped_records(data)))
+    limited = _limited(data)
+    stops = _stops(data, limited)
+    if not stops:
+        raise DataError(
+            f"no early-stopped run lies {100 * LEAST_EXCESS:.0f} % above the loss of its shape on {MORE_DATA:g} times D"
+        )
     p = {name: np.asarray(values, dtype=np.float64)[:, None] for name, values in fit.draws.items()}
-    measured, bound, known = _against_bound(table, p)
-    n = int(known.sum())
-    if not n:
-        raise DataError(f"no early-stopped run lies {100 * LEAST_EXCESS:.0f} % above the converged loss of its size")
-    ratio = measured[:, known] / bound[:, known]
-    told = [
-        Row.of("share of early-stopped runs above the bound (5.7)", 1.0, np.mean(ratio >= 1, axis=1), n, "",
+    measured, bound = _against_bound(stops, p)
+    above = np.mean(measured >= bound, axis=1)
+    chosen = _largest_shape(limited)
+    told = (
+        Row.of("share of early-stopped runs above the bound (5.7)", 1.0, above, len(stops), "",
                "the paper's points lie on or above it"),
-        Row.of("S_stop over the bound, median over runs", None, np.median(ratio, axis=1), n),
-    ]  # fmt: skip
-    chosen = curves_of_one_size(data)
-    fresh = [r for r in rows.family_records(data) if rows.size(r) == rows.size(chosen[0])]
-    told += _gap_rows(fresh, chosen)
-    left_out = (
-        f" {len(table) - n} runs within {100 * LEAST_EXCESS:.0f} % of the converged loss of their size are left out: "
-        "there the bound is the difference of two nearly equal numbers."
-    )
+        Row.of("S_stop over the bound, median over runs", None, np.median(measured / bound, axis=1), len(stops)),
+        _gap_row(stops),
+    )  # fmt: skip
     remark = (
-        f"{100 * float(np.median(np.mean(ratio >= 1, axis=1))):.0f} % of the runs stop after the bound S_c·[L(N, D) − "
-        "L(N, ∞)]^(−1/α_S), steps moved to B ≫ B_crit. S_stop is the step of the lowest evaluated loss, and "
-        f"evaluations are log-spaced.{left_out if len(table) > n else ''}"
+        f"{100 * float(np.median(above)):.0f} % of the runs stop after the bound S_c·[L(N, D) − L(N, ∞)]^(−1/α_S), at "
+        "B ≫ B_crit. L(N, ∞) is measured here, on at least ten times the data, while the paper takes it from its fit. "
+        f"{len(limited) - sum(r.status == 'stopped' for r in limited)} of {len(limited)} data-limited runs "
+        "reached their last step before the test loss had risen for long enough, and say nothing. Evaluations are "
+        "log-spaced, so that S_stop is known to a fifth or so."
     )
-    where = _against_middle(table, fit.draws)
-    return Finding("F16", "When to stop", tuple(told), lambda: _figure(table, where, known, chosen, fresh), remark)
+    middle = {name: np.median(values) for name, values in fit.draws.items()}
+    where = _against_bound(stops, {name: np.full((1, 1), value) for name, value in middle.items()})
+    fresh = [r for r in _much_data(data, chosen[0]) if not r.config.early_stop]
+    return Finding("F16", "When to stop", told, lambda: _figure(stops, where, chosen, fresh), remark)
 
 
-def _against_bound(table: RunTable, p: dict[str, Array]) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """(n, k) S_stop at B ≫ B_crit (5.4) and its bound (5.7); (k,) runs that overfit enough for it to say something."""
-    converged = converged_loss(table.N, p)
-    known = np.median(table.loss / converged, axis=0) > 1 + LEAST_EXCESS
-    return min_steps(table.loss, table.B, table.S, p), stopping_step(table.loss, converged, p), known
+def _limited(data: Data) -> tuple[RunRecord, ...]:
+    """Data-limited runs of at least two layers, with and without dropout."""
+    found = data.records("data", early_stop=True)
+    return tuple(record for record in found if record.config.shape.n_layer >= rows.MIN_LAYERS)
 
 
-def _against_middle(table: RunTable, draws: object) -> tuple[Array, Array]:
-    middle = {name: np.median(values) for name, values in draws.items()}  # type: ignore[attr-defined]
-    measured, bound, _ = _against_bound(table, {name: np.full((1, 1), value) for name, value in middle.items()})
-    return measured[0], bound[0]
+def _stops(data: Data, limited: Sequence[RunRecord]) -> list[Stop]:
+    stops = []
+    for record in limited:
+        beside = [_result(other).losses["test"] for other in _much_data(data, record)]
+        if record.status != "stopped" or not beside:
+            continue
+        point, recipe = _result(record), record.config.recipe
+        stop = Stop(
+            float(record.config.unique_tokens), float(point.step), float(recipe.batch_tokens), point.losses["test"],
+            point.train, min(beside), recipe.dropout > 0,
+        )  # fmt: skip
+        if stop.loss > (1 + LEAST_EXCESS) * stop.limit:
+            stops.append(stop)
+    return stops
 
 
-def curves_of_one_size(data: Data) -> tuple[RunRecord, ...]:
-    """Data-limited runs of the size with most of them, the larger one if two have as many, by rising D.
+def _much_data(data: Data, record: RunRecord) -> list[RunRecord]:
+    """Runs of the same shape and dropout at constant rate, on much more data."""
+    found: list[RunRecord] = []
+    shape, dropout = record.config.shape, record.config.recipe.dropout
+    with suppress(DataError):
+        found += data.records("data", "curve", "fresh", schedule="constant", dropout=dropout)
+    batch = record.config.recipe.batch_tokens
+    return [
+        other
+        for other in found
+        if other.config.shape == shape
+        and other.config.recipe.batch_tokens == batch
+        and other.config.unique_tokens >= MORE_DATA * record.config.unique_tokens
+    ]
+
+
+def _result(record: RunRecord) -> CurvePoint:
+    assert record.result is not None
+    return record.result
+
+
+def _against_bound(stops: Sequence[Stop], p: Parameters) -> tuple[Array, Array]:
+    """(n, k) S_stop at B ≫ B_crit (5.4) and its bound (5.7)."""
+    loss, limit, B, S = (np.array([getattr(stop, name) for stop in stops]) for name in ("loss", "limit", "B", "S"))
+    return min_steps(loss, B, S, p), np.asarray(stopping_step(loss, limit, p))
+
+
+def _gap_row(stops: Sequence[Stop]) -> Row:
+    """Test less training loss at the stop, over what limited data really cost; of models without dropout, if any."""
+    plain = [stop for stop in stops if not stop.dropout] or list(stops)
+    ratio = [(stop.loss - stop.train) / (stop.loss - stop.limit) for stop in plain]
+    told = "above 1: the gap overstates overfitting, as in the paper; median over runs"
+    quantity = "(L_test − L_train) over (L_test − L_∞) at the stop"
+    return Row(quantity, None, float(np.median(ratio)), None, len(ratio), "", told)
+
+
+def _largest_shape(limited: Sequence[RunRecord]) -> list[RunRecord]:
+    """Data-limited runs of the largest model, by rising D, one of each.
 
     Without dropout where such runs exist: the training loss then is that of the same model as the test loss.
     """
-    try:
-        found = rows.stopped_records(data, dropout=0.0)
-    except DataError:
-        found = rows.stopped_records(data)
-    sizes = [rows.size(record) for record in found]
-    most = max(set(sizes), key=lambda N: (sizes.count(N), N))
-    return tuple(sorted((r for r in found if rows.size(r) == most), key=lambda r: r.config.unique_tokens))
-
-
-def _gap_rows(fresh: list[RunRecord], chosen: tuple[RunRecord, ...]) -> list[Row]:
-    """Test less training loss at the stop, over what limited data really cost against the family's run."""
-    if not fresh:
-        return []
-    best = min(rows.last_loss(record) for record in fresh)
-    results = [_result(record) for record in chosen]
-    ratios = [(loss - train) / (loss - best) for loss, train in results if loss > best * (1 + LEAST_EXCESS)]
-    if not ratios:
-        return []
-    told = "above 1: the gap overstates overfitting, as in the paper"
-    middle = float(np.median(ratios))
-    return [Row("(L_test − L_train) over (L_test − L_∞) at the stop", None, middle, None, len(ratios), "", told)]
-
-
-def _result(record: RunRecord) -> tuple[float, float]:
-    assert record.result is not None
-    return record.result.losses["test"], record.result.train
+    least = min(record.config.recipe.dropout for record in limited)
+    plain = [record for record in limited if record.config.recipe.dropout == least]
+    largest = max(map(rows.size, plain))
+    found = {record.config.unique_tokens: record for record in plain if rows.size(record) == largest}
+    return [found[D] for D in sorted(found)]
 
 
 def _figure(
-    table: RunTable,
-    where: tuple[Array, Array],
-    known: NDArray[np.bool_],
-    chosen: tuple[RunRecord, ...],
-    fresh: list[RunRecord],
+    stops: Sequence[Stop], where: tuple[Array, Array], chosen: Sequence[RunRecord], fresh: Sequence[RunRecord]
 ) -> ReportFigure:
     titles = ["Early stopping against the bound", f"Test and training loss, N = {exact(float(rows.size(chosen[0])))}"]
     figure, axes = sheet("stopping", "When to stop", titles, height=4.6)
-    shades = Shades([*table.D.tolist(), *(float(r.config.unique_tokens) for r in chosen)], "D")
-    measured, bound = where
-    for D in np.unique(table.D):
-        own = known & (table.D == D)
-        if own.any():
-            points(axes[0], bound[own], measured[own], series=f"D = {D:g}", colour=shades(float(D)), size=5)
-    ends = np.array([min(bound[known].min(), measured[known].min()) / 1.5, measured[known].max() * 1.5])
-    line(axes[0], ends, ends, series="(5.7)", colour=PAPER, dashes="--", width=1.2, label="the bound (5.7)")
-    axes[0].set_xlabel(r"$S_c\,[L(N, D) - L(N, \infty)]^{-1/\alpha_S}$, updates")
-    axes[0].set_ylabel("$S_{stop}$ at $B \\gg B_{crit}$, updates")
+    D = np.array([stop.D for stop in stops])
+    shades = Shades([*D.tolist(), *(float(r.config.unique_tokens) for r in chosen)], "D")
+    _bound_panel(axes[0], stops, where, shades)
+    for record in fresh[:1]:
+        line(axes[1], *_course(record), series="fresh data", colour=GREY, label="test, data that never repeat")
     for record in chosen:
         _pair(axes[1], record, shades)
-    for record in fresh[:1]:
-        shown = _after_warmup(record)
-        line(axes[1], [point.step for point in shown], [point.losses["test"] for point in shown], series="fresh data",
-             colour=GREY, width=1.2, label="test, data that never repeat")  # fmt: skip
     line(axes[1], [], [], series="key", colour=INK, label="test", keep=False)
     line(axes[1], [], [], series="key", colour=INK, dashes=":", label="training", keep=False)
     axes[1].set_xlabel("parameter updates S")
@@ -143,17 +182,29 @@ def _figure(
     return figure
 
 
-def _after_warmup(record: RunRecord) -> list[CurvePoint]:
-    return [point for point in record.curve if point.step >= max(2 * record.config.recipe.warmup_steps, 1)]
+def _bound_panel(ax: Axes, stops: Sequence[Stop], where: tuple[Array, Array], shades: Shades) -> None:
+    measured, bound = where[0][0], where[1][0]
+    for stop, y, x in zip(stops, measured, bound, strict=True):
+        series = f"D = {stop.D:g}, {'with' if stop.dropout else 'without'} dropout"
+        points(ax, [x], [y], series=series, colour=shades(stop.D), size=5.5, hollow=not stop.dropout)
+    points(ax, [], [], series="key", colour=INK, size=5.5, label="dropout 0.1")
+    points(ax, [], [], series="key", colour=INK, size=5.5, hollow=True, label="no dropout")
+    low, high = min(bound.min(), measured.min()), max(bound.max(), measured.max())
+    ends = np.array([low / 1.5, high * 1.5])
+    line(ax, ends, ends, series="(5.7)", colour=PAPER, dashes="--", width=1.2, label="the bound (5.7)")
+    ax.set_xlabel(r"$S_c\,[L(N, D) - L(N, \infty)]^{-1/\alpha_S}$, updates")
+    ax.set_ylabel("$S_{stop}$ at $B \\gg B_{crit}$, updates")
+
+
+def _course(record: RunRecord, train: bool = False) -> tuple[list[int], list[float]]:
+    """Steps and losses after twice the warm-up."""
+    shown = [point for point in record.curve if point.step >= max(2 * record.config.recipe.warmup_steps, 1)]
+    return [point.step for point in shown], [point.train if train else point.losses["test"] for point in shown]
 
 
 def _pair(ax: Axes, record: RunRecord, shades: Shades) -> None:
-    D = float(record.config.unique_tokens)
-    shown = _after_warmup(record)
-    steps = [point.step for point in shown]
-    line(ax, steps, [point.losses["test"] for point in shown], series=f"test, D = {D:g}", colour=shades(D), width=1.3)
-    line(ax, steps, [point.train for point in shown], series=f"training, D = {D:g}", colour=shades(D), dashes=":",
-         width=1.2)  # fmt: skip
-    if record.result is not None and record.result in shown:
-        place = [record.result.step], [record.result.losses["test"]]
-        points(ax, *place, series="stop", colour=shades(D), hollow=True, size=5.5)
+    D, best = float(record.config.unique_tokens), _result(record)
+    line(ax, *_course(record), series=f"test, D = {D:g}", colour=shades(D), width=1.3)
+    line(ax, *_course(record, train=True), series=f"training, D = {D:g}", colour=shades(D), dashes=":", width=1.2)
+    if record.status == "stopped":
+        points(ax, [best.step], [best.losses["test"]], series="stop", colour=shades(D), hollow=True, size=5.5)

@@ -49,7 +49,8 @@ def wrong_size(data: Data) -> Finding:
     places = _places(reached(table, losses, fit), {name: float(np.median(v)) for name, v in p.items()})
     remark = (
         "Lines follow from the two exponents; points are measured: the family's curves at a few losses, moved to "
-        "C_min and S_min, over the least compute of the fitted law at that loss. The paper shows the lines only."
+        "C_min and S_min, over the least compute of the fitted law at that loss, so that points below 1 are the law's "
+        "misfit there. The paper shows the lines only."
     )
     return Finding("F12", "Models of the wrong size", told, lambda: _figure(p, places), remark)
 
@@ -81,7 +82,7 @@ def _figure(p: dict[str, Array], places: list[tuple[float, Array, Array, Array]]
     titles = ["Compute", "Updates"]
     figure, axes = sheet("wrong-size", "Models of the wrong size, at equal loss", titles, height=4.4)
     shades = Shades([loss for loss, *_ in places] or [1.0, 2.0], "loss")
-    for ax, penalty, k, limits in ((axes[0], compute_penalty, 2, (0.7, 6.0)), (axes[1], step_penalty, 3, (0.15, 12.0))):
+    for ax, penalty, k, limits in ((axes[0], compute_penalty, 2, (0.5, 6.0)), (axes[1], step_penalty, 3, (0.1, 12.0))):
         _lines(ax, penalty(SIZES, p["alpha_N"], p["alpha_S"]), penalty(SIZES, *PUBLISHED.values()))
         for place in places:
             points(ax, place[1], place[k], series=f"L = {place[0]:.2f}", colour=shades(place[0]), size=4)
