@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from scaling_sim.datasets import Experiment
+from scaling_sim.datasets import Experiment, load
 from scaling_sim.inference.approximate import approximate_fit
 from scaling_sim.laws.registry import get_law
 from scaling_sim.report.figures.canvas import ReportFigure, style
@@ -239,3 +239,45 @@ def test_lines_and_means_hold_the_truth_as_often_as_they_say() -> None:
             low, high = np.quantile(draws, (0.05, 0.95))
             held[k] += low < truth < high
     assert np.all((held > 163) & (held < 197))
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Data:
+    return Data(load("kaplan-h200"))
+
+
+def test_shipped_critical_batch_depends_on_the_loss_alone(shipped: Data) -> None:
+    """Sweeps of two sizes 32 times apart and the noise scale of 14 sizes agree on one power law, up to a factor."""
+    finding = critical_batch(shipped)
+    assert holds(row(finding, "B_crit ratio of two sizes"), 1.0)
+    assert holds(row(finding, "N-exponent of the noise scale"), 0.0)
+    sweeps, scales = (
+        row(finding, f"α_B of {what}").interval90 for what in ("batch sweeps", "the gradient noise scale")
+    )
+    assert sweeps is not None
+    assert scales is not None
+    assert max(sweeps[0], scales[0]) < min(sweeps[1], scales[1])
+    assert 0.15 < sweeps[0] < sweeps[1] < 0.45
+    assert 0.2 < row(finding, "noise scale over B_crit").ours < 1
+    assert row(contours(shipped), "error of ln L").ours < 0.03
+
+
+def test_shipped_seeds_scatter_as_in_the_paper(shipped: Data) -> None:
+    """Section 4.2 says .02 nats; schedules that end at zero differ by less than the .1 of figure 22."""
+    finding = schedules(shipped)
+    assert holds(row(finding, "standard deviation over seeds"), 0.02)
+    ends = row(finding, "highest less lowest mean of schedules")
+    assert ends.interval90 is not None
+    assert ends.interval90[1] < 0.1
+
+
+def test_shipped_positions_as_in_the_paper(shipped: Data) -> None:
+    """The first token hardly gains from size, the last ones do; short range is learned first."""
+    finding = short_context(shipped)
+    assert row(finding, "exponent of the loss of positions 1 ").ours < 0.015
+    assert row(finding, "exponent of the loss of positions 65–128").ours > 0.08
+    second = row(finding, "loss of positions 2, long less short")
+    assert second.interval90 is not None
+    assert second.interval90[0] > 0
+    assert holds(row(along_context(shipped), "exponent c of the largest size"), 0.62)
+    assert row(along_context(shipped), "loss still to fall").ours > 2

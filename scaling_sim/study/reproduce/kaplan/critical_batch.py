@@ -71,11 +71,9 @@ def measured(data: Data) -> Measured:
         swept = data.records("batch", schedule="constant")
         sizes = {rows.size(record) for record in swept}
         beside = [record for record in family if rows.size(record) in sizes]
-        table = table_from_records((*swept, *beside), source=data.source)
-        late = table.select(AFTER_WARMUP * table.warmup <= table.S, "in the transient after warm-up")
-        sweeps = critical_batches(late, seed=data.seed)
+        sweeps = critical_batches(_late(data, (*swept, *beside)), seed=data.seed)
     with suppress(DataError, DesignError):
-        scales = noise_scales(table_from_records(family, source=data.source), seed=data.seed)
+        scales = noise_scales(_late(data, family), seed=data.seed)
     if sweeps is None and scales is None:
         raise DataError("neither a batch sweep (three batches of one size) nor a gradient noise scale was measured")
     return Measured(sweeps, scales)
@@ -83,7 +81,7 @@ def measured(data: Data) -> Measured:
 
 def _late(data: Data, records: rows.Records) -> RunTable:
     table = table_from_records(records, source=data.source)
-    return table.select(table.S >= AFTER_WARMUP * table.warmup, "in the transient after warm-up")
+    return table.select(AFTER_WARMUP * table.warmup <= table.S, "in the transient after warm-up")
 
 
 def critical_batch(data: Data) -> Finding:
@@ -161,6 +159,14 @@ def _remark(found: Measured) -> str:
                 f"smaller: {'no sign that it depends' if low <= 1 <= high else 'a sign that it depends'} on N."
             )
         said.append(_caution(found.sweeps))
+    if found.scales is not None:
+        low, high = np.quantile(found.scales.draws["alpha_B"], (0.05, 0.95))
+        gamma = np.quantile(found.scales.size_exponent, (0.05, 0.95))
+        depends = "depends on N no more than its error" if gamma[0] <= 0 <= gamma[1] else "depends on N, too"
+        said.append(
+            f"The gradient noise scale along the family gives α_B from {low:.2f} to {high:.2f} and {depends}, both read "
+            f"after {AFTER_WARMUP} times warm-up."
+        )
     said.append("Losses are nats per byte, so that only exponents and ratios can be compared with the paper's.")
     return " ".join(said)
 
@@ -232,8 +238,8 @@ def contours(data: Data) -> Finding:
     told.append(Row.of("error of ln L about the hyperbolas", None, sweeps.error, n, "", "misfit of (5.1) and noise"))
     remark = (
         "Steps and tokens to equal loss, each batch at its best learning rate, follow (S/S_min − 1)(E/E_min − 1) = 1 "
-        f"to within {100 * float(np.median(sweeps.error)):.1f} % of the loss. Curves are read after {AFTER_WARMUP} times "
-        "warm-up; batches whose runs end before that have no points."
+        f"to within {100 * float(np.median(sweeps.error)):.1f} % of the loss. Curves are read after {AFTER_WARMUP} "
+        "times warm-up; batches whose runs end before that have no points."
     )
     return Finding("F18", "Tokens against steps at equal loss", tuple(told), lambda: _contour_figure(sweeps), remark)
 
