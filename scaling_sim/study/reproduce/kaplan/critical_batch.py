@@ -162,10 +162,10 @@ def _remark(found: Measured) -> str:
     if found.scales is not None:
         low, high = np.quantile(found.scales.draws["alpha_B"], (0.05, 0.95))
         gamma = np.quantile(found.scales.size_exponent, (0.05, 0.95))
-        depends = "depends on N no more than its error" if gamma[0] <= 0 <= gamma[1] else "depends on N, too"
+        depends = "no dependence on N beyond its error" if gamma[0] <= 0 <= gamma[1] else "a dependence on N"
         said.append(
-            f"The gradient noise scale along the family gives α_B from {low:.2f} to {high:.2f} and {depends}, both read "
-            f"after {AFTER_WARMUP} times warm-up."
+            f"The gradient noise scale of the family gives α_B from {low:.2f} to {high:.2f} and {depends}; both are "
+            f"read after {AFTER_WARMUP} times warm-up."
         )
     said.append("Losses are nats per byte, so that only exponents and ratios can be compared with the paper's.")
     return " ".join(said)

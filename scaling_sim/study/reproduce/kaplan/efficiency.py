@@ -40,6 +40,13 @@ def family_table(data: Data) -> RunTable:
     return data.once("family table", lambda: rows.table_of(data, rows.family_records(data)))
 
 
+def after_transient(table: RunTable) -> RunTable:
+    """Points that the law of steps describes, as the joint fit takes them."""
+    tokens = rows.TRANSIENT_TOKENS * table.warmup * table.B
+    late = (rows.TRANSIENT_STEPS * table.warmup <= table.S) & (tokens <= table.tokens)
+    return table.select(late, "transient at the start of its curve")
+
+
 def training_efficiency(data: Data) -> Finding:
     """Larger models reach a loss on fewer tokens; efficient training stops early."""
     table = family_table(data)
@@ -125,7 +132,7 @@ def _stops(table: RunTable, sizes: Array, p: dict[str, float]) -> list[tuple[flo
 
 def minimal_cost(data: Data) -> Finding:
     """Steps and tokens that each size needs at least to reach a loss."""
-    table, fit = family_table(data), data.fit("kaplan")
+    table, fit = after_transient(family_table(data)), data.fit("kaplan")
     sizes = np.unique(table.N[table.curve])
     losses = _losses(table)
     grid = np.geomspace(sizes.min(), sizes.max(), 40)

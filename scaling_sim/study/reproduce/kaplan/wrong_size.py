@@ -15,6 +15,7 @@ from scaling_sim.report.figures.canvas import GREY, OURS, PAPER, ReportFigure, b
 from scaling_sim.report.figures.ticks import log_axes
 from scaling_sim.study.reproduce.kaplan import rows
 from scaling_sim.study.reproduce.kaplan.drawing import Shades
+from scaling_sim.study.reproduce.kaplan.efficiency import after_transient
 from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ FEWEST = 6
 
 def wrong_size(data: Data) -> Finding:
     """Compute and updates of models of the wrong size, at equal loss."""
-    fit, table = data.fit("kaplan"), rows.table_of(data, rows.fitted(rows.family_records(data)))
+    fit, table = data.fit("kaplan"), after_transient(rows.table_of(data, rows.fitted(rows.family_records(data))))
     p = {name: np.asarray(v, dtype=np.float64)[:, None] for name, v in curve_parameters(fit.draws).items()}
     n = rows.num_runs(table)
     low, high = _ends(compute_penalty(SIZES, p["alpha_N"], p["alpha_S"]))
