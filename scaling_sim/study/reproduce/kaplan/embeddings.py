@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 NUM_DRAWS = 2000
+LEAST_SHAPES = 6
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ def embeddings(data: Data) -> Finding:
     found = shapes_of(data)
     found = found.take(np.isclose(found.field("d_ff") / found.field("d_model"), 4) & usual_heads(found))
     deep = (found.field("n_layer") >= 2) & (found.field("d_model") >= LEAST_ASPECT * found.field("n_layer"))
-    if deep.sum() < 4 or len(np.unique(found.field("n_layer")[deep])) < 2:
-        raise DataError("the collapse needs at least four shapes of two depths or more with at least two layers")
+    if deep.sum() < LEAST_SHAPES or len(np.unique(found.field("n_layer")[deep])) < 2:
+        raise DataError(f"the collapse needs {LEAST_SHAPES} shapes of two depths or more with at least two layers")
     total, without = (collapse(x, found.log_loss, deep, seed=data.seed) for x in (found.N_total, found.N))
 
     def draw() -> ReportFigure:
@@ -97,16 +98,8 @@ def _panel(ax: Axes, found: Shapes, sizes: Array, deep: NDArray[np.bool_], one: 
         if rows.size:
             points(ax, sizes[rows], np.exp(found.log_loss[rows]), series=label, colour=colour, label=label)
         if rows.size and len(np.unique(layers[rows])) == 1:
-            line(
-                ax,
-                sizes[rows],
-                np.exp(found.log_loss[rows]),
-                series=label,
-                colour=colour,
-                width=0.9,
-                alpha=0.5,
-                keep=False,
-            )
+            loss = np.exp(found.log_loss[rows])
+            line(ax, sizes[rows], loss, series=label, colour=colour, width=0.9, alpha=0.5, keep=False)
     grid = np.geomspace(sizes[deep].min() / 1.2, sizes[deep].max() * 1.2, 30)
     text = f"one power law: {100 * one.middle:.1f} % spread"
     line(ax, grid, np.exp(np.polyval(one.line, np.log(grid))), series=text, colour="#1b2430", dashes="--", width=1.0)
@@ -135,7 +128,8 @@ def _rows(found: Shapes, deep: NDArray[np.bool_], total: Collapse, without: Coll
     text = "rms of ln L about one quadratic in logs: runs of one length bend away from a power law"
     for words, one in zip(("left out", "counted"), bent, strict=True):
         rows.append(Row.of(f"spread about a curve, embeddings {words}", None, 100 * one.spread, n, "%", text))
-    for words, ratio in (("a power law", total.spread / without.spread), ("a curve", bent[1].spread / bent[0].spread)):
+    for words, counted, out in (("a power law", total, without), ("a curve", bent[1], bent[0])):
+        ratio = counted.spread[out.spread > 0] / out.spread[out.spread > 0]  # few distinct shapes fit exactly
         name = f"spread about {words}, counted over left out"
         rows.append(Row.of(name, None, ratio, n, "", "bootstrap over shapes; above 1 if leaving them out collapses"))
     for depth in (0, 1):
