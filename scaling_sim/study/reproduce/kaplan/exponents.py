@@ -229,7 +229,8 @@ def _remark(cells: list[Cell], shifts: Sequence[Row]) -> str:
     if same in middle and fixed in middle and middle[fixed] < middle[same]:
         parts.append(
             "That cutting one cosine early does not raise a, unlike in their account, is likely since our horizon is "
-            "only as long as our longest runs: at equal compute small models are further along it and profit from its decay."
+            "only as long as our longest runs: at equal compute small models are further along it and profit from its "
+            "decay."
         )
     return " ".join(parts) + (
         " With 256 byte tokens our embeddings and head weigh far less than with the paper's 50257: below N of about "
