@@ -41,9 +41,8 @@ def family_table(data: Data) -> RunTable:
 
 
 def after_transient(table: RunTable) -> RunTable:
-    """Points that the law of steps describes, as the joint fit takes them."""
-    tokens = rows.TRANSIENT_TOKENS * table.warmup * table.B
-    late = (rows.TRANSIENT_STEPS * table.warmup <= table.S) & (tokens <= table.tokens)
+    """Points that the law of steps may describe; the joint fit leaves out some more."""
+    late = rows.TRANSIENT_STEPS * table.warmup <= table.S
     return table.select(late, "transient at the start of its curve")
 
 

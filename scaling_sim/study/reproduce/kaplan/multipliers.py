@@ -46,6 +46,9 @@ def multipliers(data: Data) -> Finding:
         Row.of(f"{SHARES[key][0]} for 10⁹ times the compute", GROWTH ** SHARES[key][1], GROWTH**values, n, "times")
         for key, values in exponents.items()
     ]
+    if sweeps is not None:
+        other = "the batch sweeps read directly, which are used here, give another; see F10"
+        told.append(Row.of("α_B of the joint law", 0.21, fit.draws["alpha_B"], n, "", other))
     grown = {key: float(np.median(GROWTH**values)) for key, values in exponents.items()}
     remark = (
         f"Most of the compute goes into larger models here, too: {number(grown['N'], 2)} times the parameters, "

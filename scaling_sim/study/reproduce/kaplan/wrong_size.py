@@ -28,7 +28,7 @@ MORE = 1.2
 """Times the least compute at which the width of the bowl is read."""
 SIZES = np.geomspace(0.05, 50, 1501)
 NUM_LOSSES = 8
-FEWEST = 6
+FEWEST = 4
 """Sizes that must reach a loss for its bowl to be shown."""
 
 
