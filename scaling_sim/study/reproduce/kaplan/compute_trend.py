@@ -9,9 +9,11 @@ from matplotlib.axes import Axes
 
 from scaling_sim.laws.constants import PF_DAY
 from scaling_sim.predict.appendix_b import compute_exponent
+from scaling_sim.predict.convert import batch_sweep_range
 from scaling_sim.report.figures.canvas import ACCENT, OURS, ReportFigure, band, legend_below, points, sheet
 from scaling_sim.report.figures.curves import exponent_text
 from scaling_sim.report.figures.ticks import log_axes
+from scaling_sim.study.reproduce.kaplan.best_size import family_batch
 from scaling_sim.study.reproduce.kaplan.drawing import LOSS, Shades, power, runs_as_lines, slope_line
 from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
 from scaling_sim.study.reproduce.kaplan.frontier import family_fit, frontier_points, trend
@@ -45,11 +47,15 @@ def compute_trend(data: Data) -> Finding:
 
 
 def _remark(data: Data) -> str:
-    batch = data.fit("kaplan").runs.B[data.fit("kaplan").runs.curve]
+    measured = batch_sweep_range(data.fit("kaplan").runs)
+    where = (
+        "no batch sweep" if measured is None else f"batch sweeps at losses from {measured[0]:.2f} to {measured[1]:.2f}"
+    )
     return (
         "The least loss at each compute where both a smaller and a larger size were measured, as paid at the family's "
-        f"batch of {np.median(batch):,.0f} tokens, and moved to C_min by (5.5). Slopes are least squares over that "
-        "envelope, bootstrapped over runs. The paper's fits cross inside its data; ours are compared inside ours only."
+        f"batch of {family_batch(data):,.0f} tokens, and moved to C_min by (5.5), with B_crit(L) of the joint fit: "
+        f"{where}. Slopes are least squares over that envelope, bootstrapped over runs. The paper's fits cross inside "
+        "its data; ours are compared inside ours only."
     )
 
 

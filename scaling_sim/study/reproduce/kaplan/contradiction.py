@@ -2,88 +2,151 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
-from scaling_sim.errors import ScalingSimError
 from scaling_sim.laws.constants import PF_DAY
-from scaling_sim.report.data import ReportData
-from scaling_sim.report.figures import figure_crossover
-from scaling_sim.report.figures.canvas import ReportFigure
+from scaling_sim.laws.kaplan import loss_nd
+from scaling_sim.predict.appendix_b import compute_exponent
+from scaling_sim.report.figures.canvas import ACCENT, OURS, PAPER, ReportFigure, band, shade_beyond, sheet
+from scaling_sim.report.figures.curves import efficient
+from scaling_sim.report.figures.ticks import log_axes
 from scaling_sim.report.table import number
-from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
+from scaling_sim.study.reproduce.kaplan.drawing import LOSS, law_draws
+from scaling_sim.study.reproduce.kaplan.finding import Finding, Row, gathered
 from scaling_sim.study.reproduce.kaplan.frontier import crossing
 
 if TYPE_CHECKING:
     from scaling_sim.predict.crossover import Crossover
     from scaling_sim.study.reproduce.kaplan.data import Data
 
+Array = NDArray[np.float64]
+
+TITLE = "Where the laws contradict one another"
 TEXT = "another text, in bytes, and far smaller models: need not agree"
+FITS = {"kaplan": "The paper's laws", "kaplan-floor": "The same above an entropy floor"}
 
 
 def contradiction(data: Data) -> Finding:
     """Where the laws contradict one another."""
-    found, n = crossing(data), data.fit("kaplan").runs.num_runs
-    rows = (
-        Row.of("C*", 1e4, found.C.draws / PF_DAY, n, "PF-days", TEXT),
-        Row.of("N*", 1e12, found.N, n, "parameters", TEXT),
-        Row.of("D*", 1e12, found.D, n, "tokens", TEXT),
-        Row.of("L*", 1.7, found.loss, n, "nats per token", "theirs 1.7 nats per token of 4.3 characters: 0.40 a byte"),
-        Row("probability of no crossing", None, found.probability_none, None, n),
-        Row.of("decades of compute beyond the largest run", 3.0, found.decades_beyond_runs, n, "decades"),
-        *_floor_rows(data),
+    rows, missing = gathered({"kaplan": partial(_rows, data), "kaplan-floor": partial(_floor_rows, data)})
+    made = [name for name in FITS if name not in missing]
+    return Finding("F15", TITLE, rows, lambda: _figure(data, made), _remark(data, made, missing))
+
+
+def _rows(data: Data) -> Iterator[Row]:
+    found, p, n = crossing(data), data.fit("kaplan").draws, data.fit("kaplan").runs.num_runs
+    by_compute, by_data = exponents({name: np.asarray(values) for name, values in p.items()})
+    yield Row.of("exponent of L(C_min)", 0.050, by_compute, n, remark="Appendix B")
+    yield Row.of("exponent of L(D(C_min))", 0.025, by_data, n, remark="α_D·p_D; the paper prints 0.03")
+    yield Row.of("C*", 1e4, found.C.draws / PF_DAY, n, "PF-days", TEXT)
+    yield Row.of("N*", 1e12, found.N, n, "parameters", TEXT)
+    yield Row.of("D*", 1e12, found.D, n, "tokens", TEXT)
+    yield Row.of("L*", 1.7, found.loss, n, "nats per token", "theirs per token of 4.3 characters: 0.40 a byte")
+    yield Row("probability of no crossing", None, found.probability_none, None, n)
+    yield Row.of("decades of compute beyond the largest run", 3.0, found.decades_beyond_runs, n, "decades")
+
+
+def exponents(p: dict[str, Array]) -> tuple[Array, Array]:
+    """Of L(C_min), by (1.8), and of L(D(C_min)) = (D_c/D)^α_D with D = 2·B_crit·S_min ∝ C_min^(α_C/α_B + α_C/α_S)."""
+    alpha_C = compute_exponent(p["alpha_N"], p["alpha_S"], p["alpha_B"])
+    return alpha_C, p["alpha_D"] * alpha_C * (1 / p["alpha_B"] + 1 / p["alpha_S"])
+
+
+def _floor_rows(data: Data) -> Iterator[Row]:
+    found, fit = crossing(data, "kaplan-floor"), data.shared("kaplan-floor")
+    n = fit.runs.num_runs
+    yield Row.of("C* with an entropy floor", None, found.C.draws / PF_DAY, n, "PF-days")
+    yield Row.of("N* with an entropy floor", None, found.N, n, "parameters")
+    yield Row.of("L* with an entropy floor", None, found.loss, n, "nats per byte")
+    yield Row.of("entropy floor E", None, fit.draws["E"], n, "nats per byte")
+    yield Row("probability of no crossing, with a floor", None, found.probability_none, None, n)
+    far = found.decades_beyond_runs
+    yield Row.of("decades of compute beyond the largest run, with a floor", None, far, n, "decades")
+
+
+def _remark(data: Data, made: list[str], missing: dict[str, str]) -> str:
+    parts = [_in_words(data, name) for name in made] + [f"{FITS[name]}: {why}." for name, why in missing.items()]
+    parts.append(
+        "Intervals are those of the parameters of laws that are taken as true, far beyond the runs: statements about "
+        "the laws, not forecasts. At the bottom: the density of log C* over the draws that cross."
     )
-    remark = _remark(found, _with_floor(data))
-    return Finding("F15", "Where the laws contradict one another", rows, lambda: _figure(data), remark)
+    return " ".join(parts)
 
 
-def _with_floor(data: Data) -> Crossover | str:
-    """The crossing of the fit with an entropy floor, or why there is none."""
-    try:
-        return crossing(data, "kaplan-floor")
-    except ScalingSimError as error:
-        return str(error)
-
-
-def _floor_rows(data: Data) -> tuple[Row, ...]:
-    found = _with_floor(data)
-    if isinstance(found, str):
-        return ()
-    fit = data.shared("kaplan-floor")
-    n, E = fit.runs.num_runs, fit.draws["E"]
+def _in_words(data: Data, name: str) -> str:
+    found = crossing(data, name)
+    if np.isfinite(found.C.median):
+        low, high = found.C.interval(0.9)
+        return (
+            f"{FITS[name]} meet at about {number(found.C.median)} FLOP (90 %: {number(low)} to {number(high)}; no "
+            f"crossing in {found.probability_none:.1%} of the draws), {found.decades_beyond_runs.median:.1f} decades "
+            f"beyond the largest run, at a loss of {found.loss.median:.2f}."
+        )
+    draws = data.shared(name).draws
+    by_compute, by_data = (float(np.median(x)) for x in exponents({k: np.asarray(v) for k, v in draws.items()}))
     return (
-        Row.of("C* with an entropy floor", None, found.C.draws / PF_DAY, n, "PF-days"),
-        Row.of("L* with an entropy floor", None, found.loss, n, "nats per byte"),
-        Row("probability of no crossing, with a floor", None, found.probability_none, None, n),
-        Row.of("entropy floor E", None, E, n, "nats per byte"),
+        f"{FITS[name]} do not meet in {found.probability_none:.0%} of the draws: with our exponents the loss that the "
+        f"data allow falls as C to the power −{by_data:.3f}, and so does not fall behind that of compute-efficient "
+        f"training, −{by_compute:.3f} (paper: −0.025 and −0.050). Best sizes grow more slowly here, so that the data "
+        "grow faster."
     )
 
 
-def _remark(found: Crossover, floor: Crossover | str) -> str:
-    C, far = found.C, found.decades_beyond_runs
-    low, high = C.interval(0.9)
-    if not np.isfinite(C.median):
-        place = (
-            f"{found.probability_none:.0%} of the draws have no crossing: these runs do not say where the laws meet."
-        )
-    else:
-        place = (
-            f"The compute-efficient loss falls below what its own data allow at about {number(C.median)} FLOP (90 %: "
-            f"{number(low)} to {number(high)}; no crossing in {found.probability_none:.1%} of the draws), "
-            f"{far.median:.1f} decades beyond the largest run. The interval is that of the parameters of laws that are "
-            "taken as true; it is no forecast."
-        )
-    doubt = f" The runs do not determine it: {found.not_determined}." if found.not_determined else ""
-    other = (
-        f" With an entropy floor: {floor}."
-        if isinstance(floor, str)
-        else f" With an entropy floor the laws meet at {number(floor.C.median)} FLOP, at a loss of "
-        f"{number(floor.loss.median)}: where they meet depends on the form more than on the runs."
+def _figure(data: Data, made: list[str]) -> ReportFigure:
+    figure, axes = sheet("contradiction", TITLE, [FITS[name] for name in made], height=4.4)
+    for ax, name in zip(axes, made, strict=True):
+        _panel(ax, data, name)
+    axes[0].set_ylabel(LOSS)
+    return figure
+
+
+def _panel(ax: Axes, data: Data, name: str) -> None:
+    found, fit = crossing(data, name), data.shared(name)
+    measured = fit.runs.C[fit.runs.curve]
+    C = np.geomspace(measured.min(), _right_end(found, float(measured.max())), 80)
+    p = law_draws(fit, 300)
+    best = efficient(C, p)
+    band(ax, C, best.loss, series="L(C_min)", colour=OURS, label="$L(C_{min})$: compute-efficient training")
+    band(
+        ax,
+        C,
+        loss_nd(np.inf, best.D, p),
+        series="L(D(C_min))",
+        colour=PAPER,
+        label="$L(D(C_{min}))$: the least its data allow",
     )
-    return place + doubt + other
+    low, high = ax.get_ylim()
+    ax.set_ylim(low * (low / high) ** 0.22, high * (high / low) ** 0.12)
+    ax.set_xlim(C[0], C[-1])
+    shade_beyond(ax, float(measured.max()))
+    ax.set_xlabel("compute $C_{min}$, FLOP")
+    log_axes(ax)
+    _density(ax, found, C)
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 0.16))
 
 
-def _figure(data: Data) -> ReportFigure:
-    fit = data.fit("kaplan")
-    return figure_crossover(ReportData("", runs=fit.runs, fits={"kaplan": fit}, crossover=crossing(data)))
+def _right_end(found: Crossover, measured: float) -> float:
+    """Far enough for most crossings, were most draws to have one; else six decades beyond the runs."""
+    middle = found.C.interval(0.5)[1]
+    return float(np.clip(30 * middle, 100 * measured, 1e16 * measured)) if np.isfinite(middle) else 1e6 * measured
+
+
+def _density(ax: Axes, found: Crossover, C: Array) -> None:
+    """A strip at the bottom of the panel with the density of log10 C*, and the share of draws without one."""
+    strip = ax.inset_axes((0.0, 0.0, 1.0, 0.14), zorder=1)
+    strip.set_xscale("log")
+    strip.set_xlim(C[0], C[-1])
+    edges = np.linspace(np.log10(C[0]), np.log10(C[-1]), 51)
+    counts, _ = np.histogram(np.log10(found.C.draws[np.isfinite(found.C.draws)]), bins=edges)
+    strip.stairs(counts, 10**edges, fill=True, color=ACCENT, alpha=0.4, lw=0)
+    strip.set_ylim(0, max(1.3 * counts.max(), 1.0))
+    strip.patch.set_alpha(0.0)
+    strip.axis("off")
+    text = f"no crossing: {found.probability_none:.1%} of draws"
+    strip.text(0.02, 0.85, text, transform=strip.transAxes, va="top", fontsize=8.0)

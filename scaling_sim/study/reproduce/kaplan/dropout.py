@@ -14,7 +14,7 @@ from scaling_sim.report.figures.canvas import ReportFigure, line, points, sheet
 from scaling_sim.report.figures.ticks import log_axes
 from scaling_sim.study.reproduce.kaplan.drawing import Shades
 from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
-from scaling_sim.study.reproduce.kaplan.rows import DROPOUT, last_loss, size, stopped_records
+from scaling_sim.study.reproduce.kaplan.rows import DROPOUT, last_loss, limited_records, size
 
 if TYPE_CHECKING:
     from scaling_sim.runs.record import RunRecord
@@ -28,7 +28,7 @@ def dropout(data: Data) -> Finding:
     """What dropout does to early-stopped runs and to fresh data."""
     limited: Shifts = {}
     with suppress(DataError):
-        limited = shifts(stopped_records(data), stopped_records(data, 0.0))
+        limited = shifts(limited_records(data), limited_records(data, 0.0))
     fresh: Shifts = {}
     with suppress(DataError):
         fresh = fresh_shifts(data)

@@ -31,9 +31,14 @@ def joint(data: Data) -> Posterior:
     return sampled(data, rows.joint_rows(data), "kaplan")
 
 
-def stopped(data: Data) -> Posterior:
-    """L(N, D) of the early-stopped runs with dropout alone."""
-    return sampled(data, rows.stopped_rows(data), "kaplan-nd")
+def limited(data: Data) -> Posterior:
+    """L(N, D) alone, of the data-limited runs with dropout, as in the paper."""
+    return sampled(data, rows.limited_rows(data), "kaplan-nd")
+
+
+def plain(data: Data) -> Posterior:
+    """The same of those without dropout."""
+    return sampled(data, rows.limited_rows(data, 0.0), "kaplan-nd")
 
 
 def largest(data: Data) -> Posterior:
@@ -55,21 +60,26 @@ def with_floor(data: Data) -> ApproximateFit:
     return approximate_fit(rows.joint_rows(data), "kaplan-floor", num_draws=4000, seed=data.seed)
 
 
-def held_out(data: Data, share: float = 0.1) -> Backtest:
+def held_out(data: Data, law: str = "kaplan", share: float = 0.1) -> Backtest:
     """Forecasts of the top decade of compute of the joint law's rows from those below it, with their discrepancy."""
     from scaling_sim.predict.backtest import backtest
 
     table = rows.joint_rows(data)
-    return backtest(table, "kaplan", cuts=[share * float(table.C[~table.stopped].max())])
+    return backtest(table, law, cuts=[share * float(table.C[~table.stopped].max())])
+
+
+def held_out_with_floor(data: Data) -> Backtest:
+    """The same by the law with an entropy floor."""
+    return held_out(data, "kaplan-floor")
 
 
 FITS: Mapping[str, Callable[[Data], Posterior]] = MappingProxyType(
-    {"kaplan": joint, "kaplan-nd": stopped, "power-d": largest, "power-n": sizes}
+    {"kaplan": joint, "kaplan-nd": limited, "kaplan-nd-plain": plain, "power-d": largest, "power-n": sizes}
 )
 """Every shared posterior."""
 SHARED: Mapping[str, Callable[[Data], Any]] = MappingProxyType(
-    {**FITS, "kaplan-floor": with_floor, "held-out": held_out}
+    {**FITS, "kaplan-floor": with_floor, "held-out": held_out, "held-out-floor": held_out_with_floor}
 )
 """Everything that is made once: posteriors, and what else takes seconds."""
-EARLY = ("held-out", "kaplan", "kaplan-nd", "power-d", "kaplan-floor")
+EARLY = ("kaplan", "held-out", "held-out-floor", "kaplan-nd", "kaplan-nd-plain", "power-d", "kaplan-floor")
 """What is made before the systems, each in a process; the longest first."""

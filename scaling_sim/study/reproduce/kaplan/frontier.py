@@ -14,7 +14,7 @@ from scaling_sim.predict.crossover import crossover as find_crossover
 from scaling_sim.predict.envelope import envelope_draws, envelope_points
 from scaling_sim.predict.methods import Methods, compare_methods
 from scaling_sim.study.reproduce.kaplan.data import outcome
-from scaling_sim.study.reproduce.kaplan.rows import family_records
+from scaling_sim.study.reproduce.kaplan.rows import family_rows
 
 if TYPE_CHECKING:
     from scaling_sim.inference import Posterior
@@ -26,15 +26,10 @@ Array = NDArray[np.float64]
 def family_fit(data: Data) -> Posterior:
     """The joint fit with the family's runs alone, all of one batch: what frontiers are read from.
 
-    Curves of the batch sweep inform B_crit, but they were made at few sizes, which would look best for that.
+    Curves of the batch sweep inform B_crit, but they were made at few sizes, which would look best for that; and points
+    that are too early for (1.6) are losses like any others.
     """
-
-    def make() -> Posterior:
-        fit = data.fit("kaplan")
-        names = [record.run_id for record in family_records(data)]
-        return replace(fit, runs=fit.runs.select(np.isin(fit.runs.run, names), "not of the family"))
-
-    return data.once("family fit", make)
+    return data.once("family fit", lambda: replace(data.fit("kaplan"), runs=family_rows(data)))
 
 
 def trend(data: Data, *, adjusted: bool) -> dict[str, Array]:

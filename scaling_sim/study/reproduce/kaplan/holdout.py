@@ -2,64 +2,88 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from scaling_sim.laws.registry import get_law
 from scaling_sim.report.figures.canvas import GREY, OURS, ReportFigure, sheet
 from scaling_sim.report.figures.ticks import log_axes
 from scaling_sim.study.reproduce.kaplan.drawing import Shades, size_points
-from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
+from scaling_sim.study.reproduce.kaplan.finding import Finding, Row, gathered
+from scaling_sim.study.reproduce.kaplan.rows import joint_rows
 
 if TYPE_CHECKING:
     from scaling_sim.predict.backtest import Backtest
+    from scaling_sim.runs.table import RunTable
     from scaling_sim.study.reproduce.kaplan.data import Data
 
 Array = NDArray[np.float64]
+LAWS = {"held-out": "kaplan", "held-out-floor": "kaplan-floor"}
+WORDS = {"held-out": "the paper's law", "held-out-floor": "the law with a floor"}
 
 
 def holdout(data: Data) -> Finding:
     """The top decade of compute forecast from the runs below it."""
-    test: Backtest = data.shared("held-out")
-    fit = data.fit("kaplan")
-    beyond = test.cut[0] < fit.runs.C
-    n = len(np.unique(fit.runs.run[beyond]))
+    rows, missing = gathered({name: partial(_rows, data, name) for name in LAWS})
+    made = [name for name in LAWS if name not in missing]
+    return Finding(
+        "Held out", "The top decade of compute, forecast", rows, lambda: _figure(data, made), _remark(data, made)
+    )
+
+
+def _rows(data: Data, name: str) -> Iterator[Row]:
+    test: Backtest = data.shared(name)
+    n, words = _num_runs(joint_rows(data), test), WORDS[name]
     error = np.abs(np.log(test.observed / test.quantiles[:, 2]))
-    alone = np.abs(test.residual)
-    width = np.median(np.log(test.quantiles[:, 4] / test.quantiles[:, 0]))
-    rows = (
-        Row("coverage of the 90 % interval", 0.9, test.coverage(0.9), None, n, "share", "nominal, not the paper's"),
-        Row("coverage of the 50 % interval", 0.5, test.coverage(0.5), None, n, "share", "nominal, not the paper's"),
-        Row("coverage of 90 %, law alone", 0.9, test.coverage(0.9, law_alone=True), None, n, "share", "nominal"),
-        Row("median error of the forecast", None, float(np.median(error)), None, n, "ln L"),
-        Row("largest error of the forecast", None, float(error.max()), None, n, "ln L"),
-        Row("median error of the law alone", None, float(np.median(alone)), None, n, "ln L"),
-        Row("median width of the 90 % interval", None, float(width), None, n, "ln L"),
-        Row("rows held out", None, float(len(test.C)), None, n, "rows"),
-    )
-    remark = (
-        f"The joint law and its discrepancy were fitted to the rows below {test.cut[0]:.2g} FLOP, a tenth of "
-        f"the largest run; {len(test.C)} rows of {n} runs beyond were forecast, up to {test.reach_decades:.1f} decades "
-        f"away. Their 90 % intervals covered {test.coverage(0.9):.0%}; those of the law alone "
-        f"{test.coverage(0.9, law_alone=True):.0%}. "
-        "Rows of one run go together, so that the share is uncertain by more than their number says."
-    )
-    return Finding("Held out", "The top decade of compute, forecast", rows, lambda: _figure(data, test), remark)
+    width = float(np.median(np.log(test.quantiles[:, 4] / test.quantiles[:, 0])))
+    yield Row(f"coverage of 90 %, {words}", None, test.coverage(0.9), None, n, "share", "nominal 0.9")
+    yield Row(f"coverage of 50 %, {words}", None, test.coverage(0.5), None, n, "share", "nominal 0.5")
+    alone = test.coverage(0.9, law_alone=True)
+    yield Row(f"coverage of 90 %, {words} alone, no discrepancy", None, alone, None, n, "share", "nominal 0.9")
+    yield Row(f"median error of the forecast, {words}", None, float(np.median(error)), None, n, "ln L")
+    yield Row(f"largest error of the forecast, {words}", None, float(error.max()), None, n, "ln L")
+    yield Row(f"median error of {words} alone", None, float(np.median(np.abs(test.residual))), None, n, "ln L")
+    yield Row(f"median width of the 90 % interval, {words}", None, width, None, n, "ln L")
 
 
-def _figure(data: Data, test: Backtest) -> ReportFigure:
-    titles = ["Forecast with discrepancy", "The law alone"]
-    figure, axes = sheet("holdout", "The top decade of compute, forecast from below", titles, height=4.2)
-    fit = data.fit("kaplan")
-    row = fit.law.observe(fit.runs).row  # in the order of the back-test
-    sizes = fit.runs.N[row][fit.runs.C[row] > test.cut[0]]
-    shades = Shades(fit.runs.N)
-    for ax, quantiles in zip(axes, (test.quantiles, test.law_quantiles), strict=True):
-        _panel(ax, test, quantiles, sizes, shades)
-    low = min(ax.get_ylim()[0] for ax in axes)
-    high = max(ax.get_ylim()[1] for ax in axes)
+def _num_runs(table: RunTable, test: Backtest) -> int:
+    return len(np.unique(table.run[test.cut[0] < table.C]))
+
+
+def _remark(data: Data, made: list[str]) -> str:
+    test: Backtest = data.shared(made[0])
+    parts = [
+        f"Fitted to the rows below {test.cut[0]:.2g} FLOP, a tenth of the largest run; {len(test.C)} rows of "
+        f"{_num_runs(joint_rows(data), test)} runs beyond were forecast, up to {test.reach_decades:.1f} decades away."
+    ]
+    for name in made:
+        test = data.shared(name)
+        error = float(np.median(np.abs(np.log(test.observed / test.quantiles[:, 2]))))
+        parts.append(
+            f"By {WORDS[name]} with its discrepancy the 90 % intervals covered {test.coverage(0.9):.0%} of them, the "
+            f"median error was {error:.1%}; {WORDS[name]} alone covered {test.coverage(0.9, law_alone=True):.0%}."
+        )
+    parts.append("Rows of one run go together, so that the shares are uncertain by more than their number says.")
+    return " ".join(parts)
+
+
+def _figure(data: Data, made: list[str]) -> ReportFigure:
+    panels = [(name, alone) for name in made for alone in (False, True)][:3]
+    titles = [f"{WORDS[name][0].upper()}{WORDS[name][1:]}{', alone' if alone else ''}" for name, alone in panels]
+    figure, axes = sheet("holdout", "The top decade of compute, forecast from below", titles, height=4.0)
+    table = joint_rows(data)
+    shades = Shades(table.N)
+    for ax, (name, alone) in zip(axes, panels, strict=True):
+        test: Backtest = data.shared(name)
+        row = get_law(LAWS[name]).observe(table).row  # in the order of the back-test
+        sizes = table.N[row][table.C[row] > test.cut[0]]
+        _panel(ax, test, test.law_quantiles if alone else test.quantiles, sizes, shades)
+    low, high = min(ax.get_ylim()[0] for ax in axes), max(ax.get_ylim()[1] for ax in axes)
     for ax in axes:
         ax.set_ylim(low, high)
     axes[0].set_ylabel("loss over its median forecast, %")
@@ -78,4 +102,4 @@ def _panel(ax: Axes, test: Backtest, quantiles: Array, sizes: Array, shades: Sha
     size_points(ax, shades, sizes, test.C, 100 * (test.observed / middle - 1), size=3.4)
     ax.set_xlabel("compute, FLOP")
     log_axes(ax, y=False)
-    ax.legend(loc="best")
+    ax.legend(loc="lower left")

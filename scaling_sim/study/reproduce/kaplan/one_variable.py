@@ -31,7 +31,7 @@ from scaling_sim.study.reproduce.kaplan.rows import (
     family_records,
     largest_model_rows,
     num_runs,
-    stopped_records,
+    plain_records,
     table_of,
 )
 
@@ -72,7 +72,7 @@ def _remark(data: Data, missing: Mapping[str, str]) -> str:
     words = {
         "Compute": "Left: all learning curves of the family, and the least loss at each compute where a smaller and a "
         "larger size were measured too, moved to C_min by (5.5).",
-        "Data": "Middle: early-stopped runs on subsets of the text; the law is that of the largest model.",
+        "Data": "Middle: data-limited runs without dropout at their lowest loss; the law is the largest model's.",
         "Parameters": f"Right: {_sizes_in_words(data)}" if "Parameters" not in missing else "",
     }
     shown = [missing.get(title) or text for title, text in words.items()]
@@ -123,7 +123,7 @@ def _compute(ax: Axes, data: Data, shades: Shades) -> None:
 
 
 def _data(ax: Axes, data: Data, shades: Shades) -> None:
-    table = table_from_records(stopped_records(data))
+    table = table_from_records(plain_records(data))
     fit, used = data.fit("power-d"), largest_model_rows(data)
     other = ~np.isin(table.run, used.run)
     size_points(ax, shades, table.N[other], table.D[other], table.loss[other], size=3.0, alpha=0.45)
