@@ -266,7 +266,7 @@ def test_fit_is_calibrated_by_its_own_rule(
 def test_one_ensemble_is_calibrated_on_few_data(name: str) -> None:
     """200 sweeps each, most with hardly more points than coordinates: τ is some hundred steps, ranks need few draws."""
     law, design = DESIGNS[name]
-    found = calibrate(Short(law, min_taus=12.0, max_steps=10_000), law, design, num_data_sets=200)
+    found = calibrate(Short(law, min_taus=12.0, walkers=48, max_steps=14_000), law, design, num_data_sets=200)
     assert found.passed, f"{found.verdict}\n{found.to_dataframe().round(2).to_string()}"
 
 
