@@ -23,7 +23,8 @@ from scaling_sim.report.table import number
 from scaling_sim.runs.table import RunTable, table_from_records
 from scaling_sim.study.reproduce.kaplan.drawing import Shades
 from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
-from scaling_sim.study.reproduce.kaplan.protocols import COUNTS, MIN_SIZES, constant_rate, family_records
+from scaling_sim.study.reproduce.kaplan.protocols import COUNTS, MIN_SIZES, constant_rate
+from scaling_sim.study.reproduce.kaplan.rows import family_records
 
 if TYPE_CHECKING:
     from scaling_sim.study.reproduce.kaplan.data import Data

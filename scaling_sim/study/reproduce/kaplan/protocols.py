@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mode
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from scaling_sim.model.count import flops_per_token, num_parameters
 from scaling_sim.model.shape import Shape
 from scaling_sim.predict.slices import Points
 from scaling_sim.runs.record import CurvePoint, RunRecord
+from scaling_sim.study.reproduce.kaplan.rows import family_records
 
 if TYPE_CHECKING:
     from scaling_sim.study.reproduce.kaplan.data import Data
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 MIN_SIZES = 4
-SHORT = 0.1
-"""Share of the longest run's tokens below which a curve is no curve of the family."""
 FIRST = 0.015
 """Share of a run's steps before which no point is read: all protocols then begin at one number of tokens."""
 
@@ -115,17 +113,6 @@ class Protocol:
         N, C, loss, run = zip(*rows, strict=True)
         _, place = np.unique(run, return_inverse=True)
         return Points(np.log(C), np.log(N), np.log(loss), place.astype(np.int64), self.curves)
-
-
-def family_records(data: Data) -> tuple[RunRecord, ...]:
-    """The family's curves of one epoch at constant rate and its own batch, models without layers left out."""
-    found = data.records("curve", schedule="constant", early_stop=False, dropout=0.0)
-    found = tuple(record for record in found if num_parameters(record.config.shape) > 0)
-    n_ctx = mode(record.config.shape.n_ctx for record in found)
-    batch = mode(record.config.recipe.batch_tokens for record in found)
-    kept = [r for r in found if r.config.recipe.batch_tokens == batch and r.config.shape.n_ctx == n_ctx]
-    longest = max(record.config.tokens for record in kept)
-    return tuple(record for record in kept if record.config.tokens > SHORT * longest)
 
 
 def constant_rate(data: Data) -> Protocol:

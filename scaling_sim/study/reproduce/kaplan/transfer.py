@@ -27,7 +27,7 @@ from scaling_sim.report.figures.canvas import (
 from scaling_sim.report.figures.ticks import log_axes
 from scaling_sim.runs.table import RunTable, table_from_records
 from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
-from scaling_sim.study.reproduce.kaplan.protocols import family_records
+from scaling_sim.study.reproduce.kaplan.rows import family_records
 
 if TYPE_CHECKING:
     from scaling_sim.study.reproduce.kaplan.data import Data
