@@ -133,11 +133,11 @@ def minimal_cost(data: Data) -> Finding:
     """Steps and tokens that each size needs at least to reach a loss."""
     table, fit = after_transient(family_table(data)), data.fit("kaplan")
     sizes = np.unique(table.N[table.curve])
-    losses = _losses(table)
+    small = float(fit.runs.N[fit.runs.curve].min())
+    losses = _losses(table, small)
     grid = np.geomspace(sizes.min(), sizes.max(), 40)
     law = expected(fit, losses, grid, discrepancy=False, seed=data.seed)
     found = reached(table, losses, fit)
-    small = float(fit.runs.N[fit.runs.curve].min())
     told = f"at {_last_shared(table, small):.2f} nats, N = {exact(small)} over N = {exact(float(sizes[-1]))}"
     ends = expected(fit, _last_shared(table, small), [small, sizes[-1]], discrepancy=False, seed=data.seed)
     E, S = (ends.draws[name][:, 0, 0] / ends.draws[name][:, 0, 1] for name in ("E_min", "S_min"))
@@ -154,9 +154,9 @@ def minimal_cost(data: Data) -> Finding:
     return Finding("F19", "Steps and tokens to reach a loss", found_rows, lambda: _cost_figure(law, found), remark)
 
 
-def _losses(table: RunTable) -> Array:
-    """Losses from what the smallest size reaches down to nearly the lowest."""
-    low, high = float(table.loss[table.curve].min()) * 1.03, _last_shared(table)
+def _losses(table: RunTable, N: float) -> Array:
+    """Losses from what this size reaches down to nearly the lowest."""
+    low, high = float(table.loss[table.curve].min()) * 1.03, _last_shared(table, N)
     return np.asarray(np.geomspace(high, low, NUM_LOSSES))
 
 
