@@ -9,8 +9,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from scaling_sim import datasets
 from scaling_sim.datasets import Experiment
 from scaling_sim.engine.cohort import Recipe
+from scaling_sim.errors import DataError
 from scaling_sim.laws.kaplan import loss_nd
 from scaling_sim.model.count import num_parameters
 from scaling_sim.model.shape import Shape
@@ -361,3 +363,54 @@ def test_a_tokenizer_that_scales_the_loss_changes_no_exponent() -> None:
     assert gap.ours == pytest.approx(100 * (2.5 / 4 - 1), abs=3)
     assert "4.00 bytes per token" in finding.remark
     assert drawn(finding) > 10
+
+
+# -- the shipped runs ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Data:
+    if datasets.DEFAULT not in datasets.names():
+        pytest.skip("this installation holds no runs of its own")
+    found = Data(datasets.load())
+    found.give("kaplan", DataError("no system here needs the joint fit"))
+    return found
+
+
+def test_shipped_counting_moves_the_exponent_and_schedules_do_not(shipped: Data) -> None:
+    finding = exponents(shipped)
+    for words in ("counting the head", "counting all parameters"):
+        assert value(finding, "change of a by", words).interval90[1] < -0.05
+    assert inside(value(finding, "change of a by warm-up"), 0.0)
+    assert inside(value(finding, "a, constant rate, same sizes, non-embedding"), 0.78)
+
+
+def test_shipped_approaches_agree_with_each_other(shipped: Data) -> None:
+    finding = approaches(shipped)
+    found = [value(finding, "a in", words, "all parameters") for words in ("envelope", "isoFLOP", "parametric")]
+    assert max(row.interval90[0] for row in found) < min(row.interval90[1] for row in found)
+    assert value(finding, "a in", "parametric", "non-embedding").interval90[0] > found[2].interval90[1]
+
+
+def test_shipped_losses_on_code_fall_in_parallel_and_those_on_prose_do_not(shipped: Data) -> None:
+    finding = transfer(shipped)
+    share = "α_N over that on the training distribution"
+    assert inside(value(finding, "python-code", share), 1.0)
+    assert inside(value(finding, "c-code", share), 1.0)
+    assert all(value(finding, name, share).interval90[1] < 0.7 for name in ("novels", "dictionary"))
+
+
+def test_shipped_shapes_differ_little_but_at_the_extremes(shipped: Data) -> None:
+    rows = [row for row in shape(shipped).rows if "d_model/n_layer = 4" in row.quantity]
+    assert len(rows) == 2
+    assert all(inside(row, 0.0) for row in rows)
+    assert all(inside(row, 0.0) for row in depth(shipped).rows if "loss on test" in row.quantity)
+    assert value(embeddings(shipped), "0-layer").ours > 20
+
+
+def test_shipped_crossing_lies_at_the_entropy_and_the_bend_above_it(shipped: Data) -> None:
+    finding = conjecture(shipped)
+    entropy = value(finding, "known entropy").ours
+    assert inside(value(finding, "L*/H"), 1.0)
+    assert entropy < value(finding, "bends").ours < 1.1 * entropy
+    assert inside(value(finding, "floor E by kaplan-ns-floor"), entropy)
