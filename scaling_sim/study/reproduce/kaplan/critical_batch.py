@@ -85,11 +85,11 @@ def _late(data: Data, records: rows.Records) -> RunTable:
 
 
 def critical_batch(data: Data) -> Finding:
-    """The critical batch depends on the loss alone."""
+    """The critical batch and the loss."""
     found = data.once("critical batches", lambda: measured(data))
     return Finding(
         "F10",
-        "The critical batch depends on the loss alone",
+        "The critical batch and the loss",
         (*_sweep_rows(found.sweeps), *_scale_rows(found)),
         lambda: _figure(found),
         _remark(found),
