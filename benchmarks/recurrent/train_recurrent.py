@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +31,7 @@ from scaling_sim.data.shards import MANIFEST  # noqa: E402
 from scaling_sim.errors import ConfigError, ScalingSimError  # noqa: E402
 from scaling_sim.study.kaplan.corpora import TRAIN, Corpora  # noqa: E402
 from scaling_sim.study.kaplan.scales import H200  # noqa: E402
+from scaling_sim.study.kaplan.sittings import commit  # noqa: E402
 
 if TYPE_CHECKING:
     import torch
@@ -146,15 +146,6 @@ def known_facts(corpus: Corpus, settings: Settings, key: str, device: torch.devi
             "python": platform.python_version(),
         },
     }
-
-
-def commit() -> str:
-    """Of the checkout; empty where there is none."""
-    try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
-    except OSError:
-        return ""
-    return found.stdout.strip() if found.returncode == 0 else ""
 
 
 if __name__ == "__main__":
