@@ -25,6 +25,7 @@ MIN_PLACES = 4
 """Budgets with a minimum between the sizes, out of `PLACES`, from which a slope is drawn."""
 MIN_SIZES = 4
 NUM_DRAWS = 2000
+SIX_POINTS = np.sqrt([0.5, 1.0, 1.5]) * np.array([[-1.0], [1.0]])
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,10 @@ class Surface:
 def surface_minima(points: Points, *, degree: int = DEGREE, num_draws: int = NUM_DRAWS, seed: int = 0) -> Surface:
     """N*(C) from a polynomial surface through ``points``; the uncertainty by a wild bootstrap of whole runs.
 
-    The residuals of each run are multiplied by one random sign, so that errors which a learning curve shares stay
-    shared (Cameron, Gelbach & Miller 2008); they are first enlarged by √(n/(n − p)).
+    The residuals of each run are multiplied by one random weight, so that errors which a learning curve shares stay
+    shared (Cameron, Gelbach & Miller 2008), drawn from six points since runs are few (Webb 2023). They are first
+    enlarged by √(r/(r − degree − 1)), since a cubic in N takes up so much of what r runs err by, or by √(n/(n − p)) for
+    n points and p coefficients if that is more. With fewer than nine runs intervals are still somewhat narrow.
 
     Raises
     ------
@@ -73,9 +76,10 @@ def surface_minima(points: Points, *, degree: int = DEGREE, num_draws: int = NUM
     project = np.linalg.pinv(design)
     middle = project @ points.log_loss
     residual = points.log_loss - design @ middle
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(num_draws, points.num_runs))
-    inflate = np.sqrt(len(x) / (len(x) - len(terms)))
-    coefficients = np.vstack([middle, middle + inflate * (signs[:, points.run] * residual) @ project.T])
+    weights = np.random.default_rng(seed).choice(SIX_POINTS.ravel(), size=(num_draws, points.num_runs))
+    runs = max(points.num_runs, degree + 2)
+    inflate = np.sqrt(max(len(x) / (len(x) - len(terms)), runs / (runs - degree - 1)))
+    coefficients = np.vstack([middle, middle + inflate * (weights[:, points.run] * residual) @ project.T])
     budgets = np.linspace(y.min(), y.max(), PLACES)
     best = np.stack([_best(coefficients, terms, at - centre[1]) + centre[0] + 0.5 * at for at in budgets], axis=1)
     low, high = _ends(points, budgets)

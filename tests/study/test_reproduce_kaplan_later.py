@@ -377,7 +377,7 @@ def shipped() -> Data:
     return found
 
 
-def test_shipped_counting_moves_the_exponent_and_schedules_do_not(shipped: Data) -> None:
+def test_shipped_counting_moves_the_exponent_and_matching_schedules_does_not(shipped: Data) -> None:
     finding = exponents(shipped)
     for words in ("counting the head", "counting all parameters"):
         assert value(finding, "change of a by", words).interval90[1] < -0.05
