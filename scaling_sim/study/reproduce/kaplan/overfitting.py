@@ -70,7 +70,7 @@ def _remark(data: Data) -> str:
         "data are used up. Right: the loss above that of endless data lies on one curve in N^(α_N/α_D)/D, so that data "
         f"must grow as N^{middle:.2f} (90 %: {low:.2f} to {high:.2f}; paper: 0.74) to keep overfitting constant. "
         "Endless data is the limit of the fitted (1.5), since no run had it. Hollow, not fitted: one layer, or a loss "
-        "that still fell when the run ended. Dropout costs small models much; the table has the rule without it, too."
+        "that still fell when the run ended. The table has the rule without dropout, too."
     )
 
 

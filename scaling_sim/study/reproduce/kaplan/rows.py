@@ -131,8 +131,12 @@ def joint_rows(data: Data) -> RunTable:
     records = {record.run_id: record for record in (*plain_records(data), *family)}
     with suppress(DataError):  # of one batch only the fit says that B_crit is not identified
         records |= {record.run_id: record for record in batch_records(data)}
-    table = table_of(data, fitted(records.values()))
-    recipe = family[0].config.recipe
+    return after_transient(data, table_of(data, fitted(records.values())))
+
+
+def after_transient(data: Data, table: RunTable) -> RunTable:
+    """The rows of a table without the start of each curve, where (1.6) is not meant to hold."""
+    recipe = family_records(data)[0].config.recipe
     late = (TRANSIENT_STEPS * recipe.warmup_steps <= table.S) & (
         table.tokens >= TRANSIENT_TOKENS * recipe.warmup_steps * recipe.batch_tokens
     )

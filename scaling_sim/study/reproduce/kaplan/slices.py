@@ -31,7 +31,7 @@ TITLE = "Slices at fixed compute and fixed steps"
 
 def slices(data: Data) -> Finding:
     """Loss against size at fixed compute and at fixed steps."""
-    fit = family_fit(data)
+    fit = family_fit(data, joint=True)
     runs, p, table = num_runs(fit.runs, "curve"), central(fit), fit.runs
     C_min, S_min = (
         min_compute(table.loss, table.B, table.C, p),
@@ -44,15 +44,16 @@ def slices(data: Data) -> Finding:
         Row("slices at fixed compute with a minimum between sizes", None, bracketed, None, runs, f"of {len(by_C)}"),
         Row("slices at fixed steps that fall with size", None, monotone, None, runs, f"of {len(by_S)}"),
     ]
-    found = methods(data)
-    if "isoflop" in found.estimates:
-        exponent = found.estimates["isoflop"].exponent
-        rows.append(Row.of("exponent of N* by isoFLOP minima", 0.73, exponent, runs, remark="cubics in ln N"))
+    for joint, words in ((False, "B_crit of the batch sweeps"), (True, "B_crit of the joint law")):
+        found = methods(data, joint=joint)
+        if "isoflop" in found.estimates:
+            exponent = found.estimates["isoflop"].exponent
+            rows.append(Row.of(f"exponent of N* by isoFLOP minima, {words}", 0.73, exponent, runs))
     remark = (
         f"Left: at each compute there is a best size, which grows with compute; {bracketed} of {len(by_C)} slices have "
         f"their minimum between the sizes measured. Right: at a fixed number of steps larger is better, in {monotone} "
         f"of {len(by_S)} slices at every step from size to size. Points are read off the learning curves and brought "
-        "to batches far below (left) or above (right) critical; lines are the joint fit, which is worst at few steps, "
+        "to batches far below (left) or above (right) critical; lines are the joint law, which is worst at few steps, "
         f"as in the paper. {found.refused.get('isoflop', '')}"
     )
     values = {"C": (by_C, C_min), "S": (by_S, S_min)}
@@ -70,7 +71,7 @@ def _falls(sizes: Array, losses: Array) -> bool:
 def _figure(data: Data, values: dict[str, tuple[Array, Array]]) -> ReportFigure:
     titles = ["Fixed compute", "Fixed steps"]
     figure, axes = sheet("slices", TITLE, titles, height=4.2)
-    fit = family_fit(data)
+    fit = family_fit(data, joint=True)
     p = law_draws(fit, 240)
     laws: dict[str, Callable[[Array, float], Array]] = {
         "C": lambda N, C: efficient_loss(N, C, p),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 
+from scaling_sim.errors import DataError
 from scaling_sim.laws.kaplan import loss_nd, loss_ns, min_steps
 from scaling_sim.laws.kaplan_joint import curve_parameters
 from scaling_sim.report.figures.canvas import ReportFigure, band, shade_beyond, sheet
@@ -16,9 +17,10 @@ from scaling_sim.report.figures.curves import central, span
 from scaling_sim.report.figures.ticks import log_axes
 from scaling_sim.runs.table import RunTable, table_from_records
 from scaling_sim.study.reproduce.kaplan.drawing import LOSS, Shades, hollow_key, law_draws, size_points
+from scaling_sim.study.reproduce.kaplan.dropout import fresh_shifts
 from scaling_sim.study.reproduce.kaplan.finding import Finding, Row, gathered
-from scaling_sim.study.reproduce.kaplan.frontier import family_fit
-from scaling_sim.study.reproduce.kaplan.rows import limited_records, num_runs
+from scaling_sim.study.reproduce.kaplan.frontier import family_fit, main_fit
+from scaling_sim.study.reproduce.kaplan.rows import after_transient, family_rows, limited_records, num_runs
 
 if TYPE_CHECKING:
     from scaling_sim.inference import Posterior
@@ -56,13 +58,17 @@ def _plain_rows(data: Data) -> Iterator[Row]:
 
 
 def _curve_rows(data: Data) -> Iterator[Row]:
-    fit = data.fit("kaplan")
-    n, p, held = num_runs(fit.runs, "curve"), fit.draws, "joint fit, one pair α_N, N_c with L(N, D)"
+    fit, held = main_fit(data), "B_crit(L) from the batch sweeps, as in the paper"
+    n, p = num_runs(family_fit(data).runs), curve_parameters(fit.draws)
     yield Row.of("α_N of L(N, S), Table 3", 0.077, p["alpha_N"], n, remark=held)
     yield Row.of("α_S of L(N, S), Table 3", 0.76, p["alpha_S"], n, remark=held)
     yield Row.of("N_c of L(N, S), Table 3", 6.5e13, p["N_c"], n, "parameters", TEXT)
     yield Row.of("S_c of L(N, S), Table 3", 2.1e3, p["S_c"], n, "steps", TEXT)
-    yield Row("scatter about L(N, S), ln L", None, scatter(fit, "curve"), None, n, "", "root mean square")
+    yield Row("scatter about L(N, S), ln L", None, curve_scatter(data), None, n, "", "root mean square")
+    joint, held = data.fit("kaplan"), "B_crit(L), L(N, D) and L(N, S) fitted at once"
+    yield Row.of("α_N of the joint law", 0.077, joint.draws["alpha_N"], joint.runs.num_runs, remark=held)
+    yield Row.of("α_S of the joint law", 0.76, joint.draws["alpha_S"], joint.runs.num_runs, remark=held)
+    yield Row("scatter of curves about it, ln L", None, scatter(joint, "curve"), None, n, "", "root mean square")
 
 
 def scatter(fit: Posterior, role: str) -> float:
@@ -72,17 +78,36 @@ def scatter(fit: Posterior, role: str) -> float:
     return float(np.sqrt(np.mean(residual**2)))
 
 
+def curve_scatter(data: Data) -> float:
+    """Root mean square of ln(observed/law) over the family's curves at S_min, after their transient."""
+    table = after_transient(data, family_rows(data))
+    p = central(main_fit(data))
+    law = loss_ns(table.N, min_steps(table.loss, table.B, table.S, p), curve_parameters(p))
+    return float(np.sqrt(np.mean(np.log(table.loss / law) ** 2)))
+
+
 def _remark(data: Data) -> str:
-    nd, joint = data.fit("kaplan-nd"), data.fit("kaplan")
+    nd, joint, curves = data.fit("kaplan-nd"), data.fit("kaplan"), num_runs(family_fit(data).runs)
     return (
         f"Left: (1.5) fitted to {nd.runs.num_runs} data-limited runs with 10 % dropout, each at its lowest test loss; "
-        "hollow, not fitted, are those of one layer and those whose loss was still falling when they ended. Dropout "
-        "costs our small models up to a tenth of the loss, and the smaller the more, which steepens α_N; the table has "
-        f"the fit without dropout, too. Right: (1.6) fitted jointly to {num_runs(joint.runs, 'curve')} learning curves "
-        "and the runs without dropout, steps counted as at batches far above critical; the pale start of each curve is "
-        f"not fitted. L(N, D) scatters by {scatter(nd, 'stopped'):.1%} about its law, L(N, S) by "
-        f"{scatter(joint, 'curve'):.1%}."
+        "hollow, not fitted, are those of one layer and those whose loss was still falling when they ended. "
+        f"{_cost(data)}Right: {curves} learning curves of models of at least two layers with the joint law, steps "
+        "counted as at batches far above critical by (5.4); the pale start of each curve is not fitted. L(N, D) "
+        f"scatters by {scatter(nd, 'stopped'):.1%} about its law, L(N, S) by {scatter(joint, 'curve'):.1%}, or by "
+        f"{curve_scatter(data):.1%} with B_crit(L) from the batch sweeps, the paper's way, which Table 3 has first."
     )
+
+
+def _cost(data: Data) -> str:
+    """What dropout costs on fresh data, where that was measured."""
+    try:
+        found = fresh_shifts(data)
+    except DataError:
+        return ""
+    if not found:
+        return ""
+    words = ", ".join(f"{shift:+.1%} at N = {N:,}" for (N, _), shift in found.items())
+    return f"Dropout alone changes the loss by {words}, which bends α_N; the table has the fit without dropout, too. "
 
 
 def _figure(data: Data) -> ReportFigure:
@@ -112,9 +137,9 @@ def _by_data(ax: Axes, data: Data, shades: Shades) -> None:
 
 
 def _by_steps(ax: Axes, data: Data, shades: Shades) -> None:
-    fit, table = data.fit("kaplan"), one_curve_per_size(family_fit(data).runs)
+    fit, table = data.fit("kaplan"), one_curve_per_size(family_rows(data))
     steps = min_steps(table.loss, table.B, table.S, central(fit))
-    late = np.isin(table.run, fit.runs.run) & (np.min(fit.runs.S[np.isin(fit.runs.run, table.run)]) <= table.S)
+    late = np.min(after_transient(data, table).S) <= table.S
     for rows, alpha in ((~late, 0.2), (late, 0.65)):
         size_points(ax, shades, table.N[rows], steps[rows], table.loss[rows], size=2.6, alpha=alpha)
     S, p = span(steps[late], 3.0, 3.0), curve_parameters(law_draws(fit))
