@@ -125,7 +125,7 @@ def _collapse(ax: Axes, data: Data, shades: Shades) -> None:
     band(ax, grid, overfitting(N, N**ratio / grid, p), series="law", colour=OURS, label="ours, (4.3)")
     _paper_curve(ax, grid, centre)
     ax.axhline(THRESHOLD, color="#9aa3af", lw=0.8, ls=(0, (3, 3)))
-    ax.set_ylim(-0.05 * excess.max(), 1.25 * excess.max())
+    ax.set_ylim(min(1.3 * excess.min(), -0.05 * excess.max()), 1.25 * excess.max())
     ax.set_xlabel(rf"$N^{{{ratio:.2f}}}/D$")
     ax.set_ylabel(r"$\delta L$: loss above that of endless data, relative")
     log_axes(ax, y=False)

@@ -1,0 +1,83 @@
+"""What the shipped runs say of the paper's laws: qualitative findings that a change of the analysis must not turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from scaling_sim import datasets
+from scaling_sim.study.reproduce.kaplan import Data, Row, find
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif("kaplan-h200" not in datasets.names(), reason="the runs are not shipped with this installation"),
+]
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return Data(datasets.load())
+
+
+def rows_of(data: Data, name: str) -> Mapping[str, Row]:
+    finding = find([name])[0].compute(data)
+    assert not finding.missing, finding.missing
+    return {row.quantity: row for row in finding.rows}
+
+
+def overlap(first: Row, second: Row) -> bool:
+    assert first.interval90 is not None
+    assert second.interval90 is not None
+    return first.interval90[0] <= second.interval90[1] and second.interval90[0] <= first.interval90[1]
+
+
+def test_losses_are_power_laws_of_compute_data_and_size(data: Data) -> None:
+    rows = rows_of(data, "one-variable")
+    for name in ("α_C^min of L(C_min)", "α_D of L(D)", "α_N of L(N)"):
+        low, high = rows[name].interval90 or (0.0, 1.0)
+        assert 0 < low < high < 1.35 * low, name
+
+
+def test_data_limited_runs_and_curves_agree_about_size(data: Data) -> None:
+    rows = rows_of(data, "two-variables")
+    assert overlap(rows["α_N of L(N, D) without dropout"], rows["α_N of L(N, S), Table 3"])
+    assert rows["scatter about it, ln L"].ours < 0.02
+    assert rows["scatter of curves about it, ln L"].ours < 0.025
+
+
+def test_overfitting_depends_on_a_power_of_size_over_data(data: Data) -> None:
+    rows = rows_of(data, "overfitting")
+    low, high = rows["exponent α_N/α_D of D against N, no dropout"].interval90 or (0.0, 0.0)
+    assert low <= 0.74 <= high
+    assert rows["scatter of δL about one curve, no dropout"].ours < 0.03
+
+
+def test_dropout_costs_small_models_more(data: Data) -> None:
+    rows = rows_of(data, "dropout")
+    fresh = [row.ours for name, row in rows.items() if name.startswith("shift on fresh")]
+    assert fresh == sorted(fresh, reverse=True)  # by rising N
+    assert fresh[0] > 0.05
+
+
+def test_adjusting_for_the_batch_flattens_the_frontier_and_slows_the_best_size(data: Data) -> None:
+    trend, size = rows_of(data, "compute-trend"), rows_of(data, "best-size")
+    assert trend["α_C^min of the adjusted frontier"].ours < trend["α_C of the naive frontier"].ours
+    assert overlap(size["p_N, by the law (Appendix B)"], size["p_N, by isoFLOP minima"])
+    assert size["p_N, by the law (Appendix B)"].ours < size["p_N as paid, by the law"].ours
+    assert size["p_S, by the law"].ours < 0.25 * size["p_N, by the law (Appendix B)"].ours
+
+
+def test_the_crossing_is_not_determined_and_lies_far_beyond_the_runs(data: Data) -> None:
+    rows = rows_of(data, "contradiction")
+    low, high = rows["decades of compute beyond the largest run"].interval90 or (0.0, 0.0)
+    assert low > 2
+    assert high - low > 3
+
+
+def test_forecasts_with_discrepancy_hold_the_top_decade_and_the_law_alone_does_not(data: Data) -> None:
+    rows = rows_of(data, "holdout")
+    assert rows["coverage of 90 %, the paper's law"].ours >= 0.8
+    assert rows["coverage of 90 %, the paper's law alone, no discrepancy"].ours < 0.7
+    error = "median error of the forecast, "
+    assert rows[f"{error}the law with a floor"].ours < rows[f"{error}the paper's law"].ours
