@@ -53,7 +53,7 @@ def snooker_mix() -> list[tuple[Any, float]]:
 
 @dataclass(frozen=True)
 class Short:
-    """Our density, mode, start and moves, but one ensemble, of ``min_taus`` autocorrelation times, each worth ``walkers`` draws.
+    """Our density, mode, start and moves, but one ensemble, of ``min_taus`` autocorrelation times by ``walkers``.
 
     `scaling_sim.fit` makes four ensembles of 50 τ, about as wide as one of these is.
     """
