@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from scaling_sim.datasets import Experiment
+from scaling_sim.errors import DataError
 from scaling_sim.laws.constants import PF_DAY
 from scaling_sim.predict.appendix_b import compute_exponent
 from scaling_sim.predict.powerlaws import PowerLaws
 from scaling_sim.study.reproduce.kaplan import Data, Row, find
+from scaling_sim.study.reproduce.kaplan.frontier import main_fit
 from scaling_sim.study.reproduce.kaplan.rows import (
     MIN_UPDATES,
     TRANSIENT_TOKENS,
@@ -130,6 +132,16 @@ def test_the_transient_of_curves_is_left_out_of_the_joint_fit_but_not_of_frontie
     table, family = joint_rows(data), family_rows(data)
     assert table.tokens[table.curve].min() >= TRANSIENT_TOKENS * 5 * BATCH
     assert family.tokens.min() < table.tokens[table.curve].min()
+
+
+def test_without_a_batch_sweep_the_joint_fit_takes_the_place_of_the_papers_steps(data: Data) -> None:
+    swept = {record.run_id for record in data.records("batch")}
+    others = [record for record in data.experiment.records if record.run_id not in swept]
+    one_batch = Data(Experiment(others, FACTS))
+    one_batch.give("kaplan", "the joint fit")
+    assert main_fit(one_batch) == "the joint fit"
+    with pytest.raises(DataError, match="neither a batch sweep"):
+        one_batch.shared("stepwise")
 
 
 def test_systems_without_their_runs_say_which_are_missing(data: Data) -> None:

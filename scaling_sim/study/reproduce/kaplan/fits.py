@@ -19,7 +19,7 @@ MIN_ESS = 400
 """Effective draws of each coordinate: the ends of a 90 % interval then err by .011 in probability."""
 
 
-def sampled(data: Data, runs: RunTable, law: Any, *, max_steps: int = 6000, min_ess: int = MIN_ESS) -> Posterior:
+def sampled(data: Data, runs: RunTable, law: Any, *, max_steps: int = 3000, min_ess: int = MIN_ESS) -> Posterior:
     """`scaling_sim.fit` with settings that keep the whole reproduction below three minutes."""
     from scaling_sim.inference import fit
 
