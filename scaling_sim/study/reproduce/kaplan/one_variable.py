@@ -14,7 +14,7 @@ from scaling_sim.report.figures.canvas import GREY, INK, OURS, ReportFigure, ban
 from scaling_sim.report.figures.curves import exponent_text, span
 from scaling_sim.report.figures.ticks import log_axes
 from scaling_sim.runs.table import table_from_records
-from scaling_sim.study.reproduce.kaplan.converged import converged_records, finished_records
+from scaling_sim.study.reproduce.kaplan.converged import converged_records, excess, finished_records
 from scaling_sim.study.reproduce.kaplan.drawing import (
     LOSS,
     Shades,
@@ -32,6 +32,7 @@ from scaling_sim.study.reproduce.kaplan.rows import (
     largest_model_rows,
     num_runs,
     plain_records,
+    size,
     table_of,
 )
 
@@ -72,11 +73,27 @@ def _remark(data: Data, missing: Mapping[str, str]) -> str:
     words = {
         "Compute": "Left: all learning curves of the family, and the least loss at each compute where a smaller and a "
         "larger size were measured too, moved to C_min by (5.5).",
-        "Data": "Middle: data-limited runs without dropout at their lowest loss; the law is the largest model's.",
+        "Data": f"Middle: {_data_in_words(data)}" if "Data" not in missing else "",
         "Parameters": f"Right: {_sizes_in_words(data)}" if "Parameters" not in missing else "",
     }
     shown = [missing.get(title) or text for title, text in words.items()]
     return f"{' '.join(shown)} Dashed: the paper's slopes through the middle of ours."
+
+
+def _data_in_words(data: Data) -> str:
+    D = data.fit("power-d").runs.D
+    return (
+        "data-limited runs without dropout at their lowest loss; the law is the largest model's, of "
+        f"{len(D)} amounts of data over {np.log10(D.max() / D.min()):.1f} decades, the largest of which its size "
+        "limits, too: α_D errs low."
+    )
+
+
+def _bias(data: Data) -> float:
+    """By how much the excess over convergence that is left lowers α_N: the slope of its logarithm in ln N."""
+    used = converged_records(data)
+    over = [np.log1p(excess(data, record)) for record in used]
+    return float(np.polyfit(np.log([size(record) for record in used]), over, 1)[0])
 
 
 def _sizes_in_words(data: Data) -> str:
@@ -84,7 +101,8 @@ def _sizes_in_words(data: Data) -> str:
     left_out = len(finished_records(data)) - len(converged_records(data))
     return (
         f"the longest finished runs, N = {N.min():,.0f} to {N.max():,.0f}; {left_out} of one layer or far from "
-        "convergence are hollow and not fitted, as in the paper's appendix D.7."
+        "convergence are hollow and not fitted. What is left above convergence grows with N, by (1.6), and lowers α_N "
+        f"by about {_bias(data):.3f}."
     )
 
 
