@@ -112,11 +112,13 @@ def _in_words(data: Data, name: str) -> str:
         if share > 0.01
         else ""
     )
+    told = f"{FITS[name]} meet within {FAR:.0f} decades beyond the largest run in {share:.0%} of the draws{where}"
+    if name:  # above a floor neither is a power law
+        return f"{told}."
     by_compute, by_data = (float(np.median(x)) for x in exponents(_fit(data, name).draws))
     return (
-        f"{FITS[name]} meet within {FAR:.0f} decades beyond the largest run in {share:.0%} of the draws{where}: the loss "
-        f"that the data allow falls as C to the power −{by_data:.3f}, that of compute-efficient training as "
-        f"−{by_compute:.3f} (paper: −0.025 and −0.050)."
+        f"{told}: the loss that the data allow falls as C to the power −{by_data:.3f}, that of compute-efficient "
+        f"training as −{by_compute:.3f} (paper: −0.025 and −0.050)."
     )
 
 
