@@ -264,10 +264,11 @@ def test_shipped_critical_batch_depends_on_the_loss_alone(shipped: Data) -> None
     assert row(contours(shipped), "error of ln L").ours < 0.03
 
 
-def test_shipped_seeds_scatter_as_in_the_paper(shipped: Data) -> None:
-    """Section 4.2 says .02 nats; schedules that end at zero differ by less than the .1 of figure 22."""
+def test_shipped_seeds_scatter_little(shipped: Data) -> None:
+    """Nats per byte, so that no value of the paper stands beside them; schedules that end at zero differ by less than .1."""
     finding = schedules(shipped)
-    assert holds(row(finding, "standard deviation over seeds"), 0.02)
+    assert 0.01 < row(finding, "standard deviation over seeds").ours < 0.03
+    assert all(one.paper is None for one in finding.rows)
     ends = row(finding, "highest less lowest mean of schedules")
     assert ends.interval90 is not None
     assert ends.interval90[1] < 0.1

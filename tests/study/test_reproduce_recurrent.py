@@ -83,7 +83,7 @@ def test_lstm_rows_find_the_known_differences(monkeypatch: pytest.MonkeyPatch) -
     cells, standard = (next(v for k, v in fall.items() if kind in k) for kind in ("LSTM", "transformer"))
     assert 0 < cells < 0.5 < standard
     assert all(row.n_runs > 0 for row in finding.rows)
-    assert "Not run: lstm-9x9: no time left." in finding.remark
+    assert "1 planned runs were not made." in finding.remark
 
 
 def test_reuse_rows_find_the_known_differences(monkeypatch: pytest.MonkeyPatch) -> None:

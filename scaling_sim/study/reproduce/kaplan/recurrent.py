@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 EARLY = 8
 """Positions that count as early."""
-SEEDS = "interval from repeated seeds"
+SEEDS = "interval from repeated seeds, where there are any"
 
 
 def lstm(data: Data) -> Finding:
@@ -223,7 +223,12 @@ def _basis(runs: RecurrentRuns) -> str:
         f"the best of {len(first.sweep)} in a short sweep."
     ]
     if edge:
-        sentences.append(f"For {edge} of them it was the lowest or highest one tried.")
+        sentences.append(
+            f"For {edge} of them it was at the edge of those tried: they are not tuned, and differences of a few "
+            "percent can come from that."
+        )
+    if len({run.seed for run in runs.runs}) == 1:
+        sentences.append("One seed each, so that there is no interval.")
     if runs.dropped:
-        sentences.append(f"Not run: {', '.join(runs.dropped)}.")
+        sentences.append(f"{len(runs.dropped)} planned runs were not made.")
     return " ".join(sentences)

@@ -59,15 +59,15 @@ def schedules(data: Data) -> Finding:
     kinds = _kinds(chosen)
     spread = _pooled_sd(kinds, data.seed)
     told = [
-        Row.of("standard deviation over seeds", 0.02, spread, len(chosen), "nats",
-               "section 4.2; figure 22 says 0.05"),
+        Row.of("standard deviation over seeds", None, spread, len(chosen), "nats per byte",
+               "the paper: .02 per token (section 4.2), .05 (figure 22)"),
         *_difference_rows(kinds, spread, data.seed),
     ]  # fmt: skip
     ends = [kind for kind in kinds if kind.reaches_zero]
     remark = (
         f"N = {exact(float(rows.size(chosen[0])))}, {chosen[0].config.recipe.steps} updates, {len(kinds)} schedules, "
-        f"seeds spread by {number(float(np.median(spread)), 2)} nats. {len(ends)} of the schedules end at a rate of "
-        "zero. The paper's 3M model saw 2.5e5 updates; its flat stretch is ±.05 nats per token."
+        f"seeds spread by {number(float(np.median(spread)), 2)} nats per byte. {len(ends)} of the schedules end at a "
+        "rate of zero. The paper's 3M model saw 2.5e5 updates; its nats per token are not nats per byte."
     )
     return Finding("F22", "Learning-rate schedules", tuple(told), lambda: _figure(kinds, spread), remark)
 
@@ -135,9 +135,12 @@ def _difference_rows(kinds: list[Kind], spread: Array, seed: int) -> list[Row]:
         if len(chosen) > 1:
             together = np.stack([means[kind.name] for kind in chosen])
             between, number_of = np.ptp(together, axis=0), sum(n[kind.name] for kind in chosen)
-            paper = 0.1 if chosen is not kinds else None
-            said = "the paper: within ±.05" if paper else "constant rates end higher: their noise has not died away"
-            told.append(Row.of(f"highest less lowest mean of {what}", paper, between, number_of, "nats", said))
+            said = (
+                "the paper: within ±.05 per token"
+                if chosen is not kinds
+                else "constant rates end higher: their noise has not died away"
+            )
+            told.append(Row.of(f"highest less lowest mean of {what}", None, between, number_of, "nats per byte", said))
     return told
 
 
