@@ -265,7 +265,7 @@ def test_shipped_critical_batch_depends_on_the_loss_alone(shipped: Data) -> None
 
 
 def test_shipped_seeds_scatter_little(shipped: Data) -> None:
-    """Nats per byte, so that no value of the paper stands beside them; schedules that end at zero differ by less than .1."""
+    """Nats per byte, so no value of the paper stands beside them; schedules that end at zero differ by less than .1."""
     finding = schedules(shipped)
     assert 0.01 < row(finding, "standard deviation over seeds").ours < 0.03
     assert all(one.paper is None for one in finding.rows)
