@@ -104,7 +104,8 @@ def position_law(
     Notes
     -----
     Errors of bins count as independent and equal, in nats. Flat priors of a, b and ln c; the error's scale is
-    integrated out: p(c | L) ∝ |XᵀX|^-½ · RSS(c)^(-(k−2)/2), X = (1, mean of T^-c), and given c, a and b are exactly t.
+    integrated out: ``p(c | L) ∝ |XᵀX|^-½ · RSS(c)^(-(k−2)/2)``, X = (1, mean of T^-c). Given c, a and b
+    are exactly t.
     """
     rng = np.random.default_rng(checked_seed(seed))
     y, ends = _checked(loss, n_ctx, edges)
