@@ -65,7 +65,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--key", default="english", help="what the corpus is called in the facts (default: english)")
     parser.add_argument("--cache", help="folder of built corpora, such as STUDY/corpus; default: a temporary one")
     parser.add_argument("--out", default="recurrent.json", help="JSON file to write")
-    parser.add_argument("--seconds", type=float, default=150.0, help="limit of the whole call; drops the last runs")
+    parser.add_argument("--seconds", type=float, default=300.0, help="limit of the whole call; drops the last runs")
     parser.add_argument("--steps", type=int, help="updates of every run; sweep and decay in proportion")
     parser.add_argument("--slots", type=int, default=SLOTS, help=f"runs at a time on a GPU (default: {SLOTS})")
     parser.add_argument("--device", help="cuda or cpu; default: cuda where there is one")
