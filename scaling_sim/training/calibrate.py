@@ -65,7 +65,7 @@ def measure_machine(
     Parameters
     ----------
     seconds : float
-        Per shape, after one update that warms up.
+        Per shape, after updates that warm up.
 
     Raises
     ------

@@ -41,6 +41,8 @@ from scaling_sim.training.messages import (
 from scaling_sim.training.schedule import learning_rates
 
 Sink = Callable[[Event], None]
+WARM_UP = {"cpu": 1, "cuda": 10}
+"""Updates before timing: the first may compile; the others let a GPU capture its graphs of one and of eight."""
 
 
 class Worker:
@@ -86,7 +88,7 @@ class Worker:
             self._failed(task, error)
 
     def time(self, task: CohortTask, seconds: float) -> None:
-        """Measure the speed of a cohort for about ``seconds`` after one update that warms up.
+        """Measure the speed of a cohort for about ``seconds`` after `WARM_UP` updates.
 
         For 0 seconds every kernel is used once and none is timed: the answer is 0 tokens/s, and what had to be compiled
         is in the compilers' caches.
@@ -101,22 +103,24 @@ class Worker:
         trainer = self._backend(task).start(task.cohort(), splits, self.setup.device, self.setup.precision)
         runs = [Run(i, job, Memory(), len(splits) - 1) for i, job in enumerate(task.jobs)]
         agree: Callable[[int], int] = getattr(trainer, "agree", int)
-        step, num, made, began = 0, 1, 0, 0.0
-        while True:
+        warm_up = WARM_UP[self.setup.device.partition(":")[0]]
+        step, num, made, spent = 0, 1, 0, 0.0
+        while num:
             starts = np.stack([run.batches.starts(step, num) for run in runs], axis=1)
-            trainer.advance(step, starts, np.stack([learning_rates(run.recipe, step, num) for run in runs], axis=1))
+            lr = np.stack([learning_rates(run.recipe, step, num) for run in runs], axis=1)
+            began = time.perf_counter()
+            trainer.advance(step, starts, lr)
             step += num
             if seconds <= 0:
                 self._use_others(trainer, runs, splits)
                 return 0.0
-            if began == 0.0:  # the first update may compile
-                began = time.perf_counter()
+            if step <= warm_up:
+                num = max(1, warm_up - step)
                 continue
-            made += num
-            spent = time.perf_counter() - began
+            spent += time.perf_counter() - began  # what is drawn on the host is drawn ahead while runs are trained
+            made = step - warm_up
             num = agree(int(np.clip(made * (seconds - spent) / spent, 0, 2 * made)) or int(spent < seconds))
-            if num == 0:
-                return made * len(runs) * runs[0].recipe.batch_tokens / spent
+        return made * len(runs) * runs[0].recipe.batch_tokens / spent
 
     def _use_others(self, trainer: Trainer, runs: Sequence[Run], splits: Mapping[str, Tokens]) -> None:
         """What a run needs besides updates: an evaluation and a measurement of the noise."""
