@@ -5,14 +5,16 @@
 
 prints one object per row: peer_ms and ours_ms (medians per update), tokens per second, ratio = peer_ms / ours_ms, and
 memory. Small rows: the peer replays one captured, compiled, stacked update on fixed tokens; ours also gathers tokens,
-has a learning rate and clips per member, and records losses. Every side is a process of its own. Those of small rows
-compile and make their first updates at the same time and are then timed one after another; of large rows only one is
-there at a time. ``peak``: 8192³ bfloat16 product of random data in the timing process.
+has a learning rate and clips per member, and records losses. Every side is a process of its own; the two of a row take
+turns, since a card at its power limit is the slower the warmer it is. All small rows compile at the same time, large
+ones one after another; where the two of a row do not fit beside one another, name one with ``--only``.
+``peak``: 8192³ bfloat16 product of random data, in the process of that side, after its last turn.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
@@ -27,7 +29,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "backends"), str(HERE / "pee
 COHORTS = [(n, d, h, m, 256, 128, 64) for m in (64, 1) for n, d, h in ((1, 16, 1), (2, 32, 2), (2, 64, 2), (4, 128, 4))]
 WIDE_VOCABULARY = [(2, 64, 2, 16, 50304, 128, 64)]
 LARGE = [(12, 768, 12, 1, 50304, 1024, 64), (24, 1024, 16, 1, 50304, 1024, 48), (24, 2048, 16, 1, 50304, 1024, 32)]
-REPEATS = 5
+TURNS = 7
 SIDES = ("peer", "ours")
 
 
@@ -65,19 +67,22 @@ def peer(n_layer: int, d: int, heads: int, members: int, vocab: int, context: in
 
 
 def side(which: str, row: tuple[int, ...]) -> None:
-    """Body of a side's process: prepare, say so, wait, time, print."""
+    """Body of a side's process: prepare, say so, make a timed turn for every line that comes in, then print."""
     import torch
 
     run = (ours if which == "ours" else peer)(*row)
     run()
     torch.cuda.synchronize()
     print("ready", flush=True)
-    sys.stdin.readline()
-    run()
-    memory, peak = torch.cuda.max_memory_allocated() / 2**30, matrix_peak()
-    updates = num_updates(row[1], row[3])
-    times = [timed(run) / updates for _ in range(REPEATS if row[1] < 256 else 3)]
-    print(json.dumps({"ms": statistics.median(times), "spread": max(times) - min(times), "gib": memory, "peak": peak}))
+    turns, updates = [], num_updates(row[1], row[3])
+    for _ in sys.stdin:
+        run()  # warm again after the other side's turn
+        turns.append(timed(run) / updates)
+        print("done", flush=True)
+    memory = torch.cuda.max_memory_allocated() / 2**30
+    times = turns[1:]  # the first turn may capture
+    found = {"ms": statistics.median(times), "spread": max(times) - min(times), "gib": memory, "peak": matrix_peak()}
+    print(json.dumps(found))
 
 
 def timed(run: Callable[[], Any]) -> float:
@@ -132,14 +137,21 @@ def report(row: tuple[int, ...], found: dict[str, Any]) -> dict[str, Any]:
     return line
 
 
-def measure(rows: Sequence[tuple[int, ...]], *, together: bool) -> None:
-    """Print all rows; with ``together`` all sides prepare themselves at the same time."""
-    kids = {(row, which): start(row, which) for row in rows for which in SIDES} if together else {}
-    for kid in kids.values():
-        assert kid.stdout is not None
-        kid.stdout.readline()  # ready, or dead
-    for row in rows:
-        found = {which: answer(kids.get((row, which)) or start(row, which)) for which in SIDES}
+def measure(rows: Sequence[tuple[int, ...]], sides: Sequence[str], *, together: bool) -> None:
+    """Print all rows; with ``together`` the sides of all of them prepare themselves at the same time."""
+    begun = [[start(row, which) for which in sides] for row in rows] if together else []
+    for kids in begun:
+        for kid in kids:
+            said(kid)
+    for place, row in enumerate(rows):
+        kids = begun[place] if together else [start(row, which) for which in sides]
+        if not together:
+            for kid in kids:
+                said(kid)
+        for _ in range(TURNS + 1):
+            for kid in kids:
+                turn(kid)
+        found = {which: answer(kid) for which, kid in zip(sides, kids, strict=True)}
         print(json.dumps(report(row, found)), flush=True)
 
 
@@ -149,9 +161,25 @@ def start(row: tuple[int, ...], which: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+def said(kid: subprocess.Popen[str]) -> str:
+    """Its next line; empty if it is gone."""
+    assert kid.stdout is not None
+    return kid.stdout.readline()
+
+
+def turn(kid: subprocess.Popen[str]) -> None:
+    """Let a side time its updates while the other waits."""
+    assert kid.stdin is not None
+    if kid.poll() is None:
+        with contextlib.suppress(BrokenPipeError):
+            print("go", file=kid.stdin, flush=True)
+            said(kid)
+
+
 def answer(kid: subprocess.Popen[str]) -> dict[str, Any]:
-    """Let a side go on, and what it measured."""
-    out, _ = kid.communicate("go\n")
+    """What a side measured; it is over then."""
+    with contextlib.suppress(BrokenPipeError):
+        out, _ = kid.communicate()
     return json.loads(out.splitlines()[-1]) if kid.returncode == 0 else {"error": f"exit {kid.returncode}"}
 
 
@@ -160,15 +188,14 @@ if __name__ == "__main__":
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--json", action="store_true", help="one object per row (the only form there is)")
     parser.add_argument("--rows", help="JSON list of rows [layers, d, heads, members, vocabulary, context, batch]")
+    parser.add_argument("--only", choices=SIDES, help="one side alone, where a card cannot hold both")
     parser.add_argument("--side")
     parser.add_argument("--row")
     options = parser.parse_args()
     if options.side:
         side(options.side, tuple(json.loads(options.row)))
-    elif options.rows:
-        chosen = [tuple(row) for row in json.loads(options.rows)]
-        measure(chosen, together=all(row[1] < 256 for row in chosen))
-    elif options.large:
-        measure(LARGE, together=False)
     else:
-        measure(COHORTS + WIDE_VOCABULARY, together=True)
+        small, large = COHORTS + WIDE_VOCABULARY, LARGE
+        chosen = [tuple(row) for row in json.loads(options.rows)] if options.rows else large if options.large else small
+        sides = [options.only] if options.only else SIDES
+        measure(chosen, sides, together=all(row[1] < 256 for row in chosen))

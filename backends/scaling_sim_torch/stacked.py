@@ -20,6 +20,7 @@ from scaling_sim.model.shape import Shape
 from scaling_sim_torch.cross_entropy import head_gradient, head_losses
 from scaling_sim_torch.dropout import Dropout
 from scaling_sim_torch.layout import offsets
+from scaling_sim_torch.memory import NORM_AGAIN_FROM
 from scaling_sim_torch.model import LAYERED, LN_EPSILON, split_parameters
 
 Block = Callable[..., tuple[Tensor, Tensor]]
@@ -169,20 +170,24 @@ def _block(
     if dropout is not None:
         addend_MRD = dropout(addend_MRD, 1 + 2 * layer).to(addend_MRD.dtype)
     x_MRD = x_MRD + addend_MRD
-    u_MRF = _linear(_layer_norm(x_MRD, p["ln2_gain"], p["ln2_bias"]), p["mlp_up"])
-    addend_MRD = _linear(_gelu(u_MRF), p["mlp_down"])
+    norm = (x_MRD, p["ln2_gain"], p["ln2_bias"])
+    normed_MRD = _again(_layer_norm, *norm) if x_MRD.shape[-1] >= NORM_AGAIN_FROM else _layer_norm(*norm)
+    u_MRF = _linear(normed_MRD, p["mlp_up"])
+    addend_MRD = _linear(_again(partial(functional.gelu, approximate="tanh"), u_MRF), p["mlp_down"])
     if dropout is not None:
         addend_MRD = dropout(addend_MRD, 2 + 2 * layer).to(addend_MRD.dtype)
     return x_MRD, addend_MRD
 
 
-def _gelu(u_MRF: Tensor) -> Tensor:
-    """Compiled code computes it again in the backward pass: keeping it would take a fifth of the memory."""
-    gelu = partial(functional.gelu, approximate="tanh")
+def _again(compute: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
+    """Compiled code keeps the arguments and computes the result again in the backward pass.
+
+    For GELU that saves a fifth of the memory; it costs .4 % of the time at width 768 and .8 % at 1024 (H200).
+    """
     if not torch.compiler.is_compiling():
-        return gelu(u_MRF)
-    again: Tensor = checkpoint(gelu, u_MRF, use_reentrant=False, preserve_rng_state=False)
-    return again
+        return compute(*arguments)
+    result: Tensor = checkpoint(compute, *arguments, use_reentrant=False, preserve_rng_state=False)
+    return result
 
 
 def _final(x_MRD: Tensor, addend_MRD: Tensor, p: dict[str, Tensor]) -> Tensor:

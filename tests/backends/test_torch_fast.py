@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -84,7 +85,9 @@ def test_a_smaller_micro_batch_follows_when_memory_runs_out(torch, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch's own, while it compiles
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
-def test_compiled_blocks_keep_what_enters_gelu_and_not_what_leaves_it(torch):
+def test_compiled_blocks_keep_what_enters_gelu_and_not_what_leaves_it(torch, monkeypatch):
+    """Of wide models neither what the norm before it gives."""
+    from scaling_sim_torch import stacked
     from scaling_sim_torch.stacked import StackedModel, _block
 
     torch.manual_seed(0)
@@ -92,15 +95,21 @@ def test_compiled_blocks_keep_what_enters_gelu_and_not_what_leaves_it(torch):
     master = 0.05 * torch.randn(1, offsets(SMALL)[1])
     windows, rows = torch.randint(256, (1, 2, 129)), 256
     results = []
-    for block in (_block, torch.compile(_block, backend="aot_eager_decomp_partition", dynamic=False)):
-        model.block, kept = block, []
+    for compiled, again_from in ((False, 10**6), (True, 10**6), (True, SMALL.d_model)):
+        monkeypatch.setattr(stacked, "NORM_AGAIN_FROM", again_from)
+        torch.compiler.reset()
+        compile_ = partial(torch.compile, backend="aot_eager_decomp_partition", dynamic=False)
+        model.block, kept = compile_(_block) if compiled else _block, []
         losses, grad = torch.empty(1, rows), torch.empty_like(master)
         with torch.autograd.graph.saved_tensors_hooks(lambda x, kept=kept: kept.append(x.shape) or x, lambda x: x):
             model.gradient(master, master.bfloat16(), windows, losses, grad)
-        results.append((grad, sum(shape[-2:] == (rows, SMALL.d_ff) for shape in kept)))
-    (plain, plain_kept), (compiled, compiled_kept) = results
-    assert torch.linalg.vector_norm(compiled - plain) < 0.02 * torch.linalg.vector_norm(plain)
-    assert compiled_kept == SMALL.n_layer < plain_kept
+        widths = [shape[-1] for shape in kept if shape[-2:-1] == (rows,)]
+        results.append((grad, widths.count(SMALL.d_ff), widths.count(SMALL.d_model)))
+    (plain, plain_wide, _), (grad, wide, narrow), (grad_again, wide_again, narrow_again) = results
+    for found in (grad, grad_again):
+        assert torch.linalg.vector_norm(found - plain) < 0.02 * torch.linalg.vector_norm(plain)
+    assert wide == wide_again == SMALL.n_layer < plain_wide
+    assert narrow_again == narrow - SMALL.n_layer
 
 
 @pytest.mark.parametrize("num_members", [1, 3])

@@ -9,7 +9,7 @@ from scaling_sim.model.count import num_parameters
 from scaling_sim.runs import RunRecord
 from scaling_sim.runs.record import CurvePoint, RunConfig
 from scaling_sim.study.kaplan.config import ExperimentConfig
-from scaling_sim.study.kaplan.estimate import AHEAD, Calibrated, cohorts, estimate
+from scaling_sim.study.kaplan.estimate import AHEAD, COMPILE_SECONDS, Calibrated, cohorts, estimate
 from scaling_sim.study.kaplan.paths import path_of
 from scaling_sim.study.kaplan.plan import LARGE_RUN, Planned, by_backend, compute, plan, portions
 from scaling_sim.study.kaplan.rates import MOST_RATE, Rates, rates_of, rule
@@ -125,10 +125,10 @@ def test_finished_runs_cost_nothing(whole: list[Planned]) -> None:
 
 def test_a_slower_card_takes_longer() -> None:
     planned = plan(TINY, TEXTS, names=("family",))
-    fast, slow = estimate(planned), estimate(planned, Calibrated({"cupy": 0.5}, {"cupy": 10.0}))
+    fast, slow = estimate(planned), estimate(planned, Calibrated({"cupy": 0.5}))
     assert slow[1].seconds > fast[1].seconds
     kernels = slow[0].kernels + slow[1].kernels
-    assert sum(row.compile_seconds for row in slow) == pytest.approx(10.0 / AHEAD["cupy"] * kernels)
+    assert sum(row.compile_seconds for row in slow) == pytest.approx(COMPILE_SECONDS["cupy"] / AHEAD["cupy"] * kernels)
     assert cohorts([])[:1] == []
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Sequence
 from functools import cache
 
@@ -12,14 +10,15 @@ import msgspec
 from scaling_sim.data import Corpus
 from scaling_sim.engine.registry import backends
 from scaling_sim.model.count import flops_per_token
-from scaling_sim.study.kaplan.estimate import Calibrated, cohorts, table_rate
+from scaling_sim.model.shape import Shape
+from scaling_sim.study.kaplan.estimate import Calibrated, cohort_seconds, cohorts, table_rate
 from scaling_sim.study.kaplan.paths import backend_of, path_of
 from scaling_sim.study.kaplan.plan import Planned
 from scaling_sim.training import Job, measure_machine
 from scaling_sim.training.job import merge_jobs
 from scaling_sim.training.planner import CohortPlan
 
-TIMED = {"cupy": 3, "fused": 1, "stacked": 1}
+TIMED = {"cupy": 2, "fused": 2, "stacked": 1}
 """Shapes timed for each path: those of wide models take long to compile."""
 SECONDS = 1.0
 """Of updates, per shape."""
@@ -32,20 +31,18 @@ def has_gpu() -> bool:
 
 
 def calibrate(planned: Sequence[Planned], corpus: Corpus) -> Calibrated:
-    """Factors on the table's speeds, and seconds per compilation, from cohorts of runs on ``corpus``.
+    """Factors on the table's speeds, from cohorts of runs on ``corpus``: of each path the shapes that take longest.
 
-    Of each path the dearest shape is timed, for the narrow kernels the cheapest and a middle one, too.
+    A path's factor is the harmonic mean of theirs, weighted by the seconds that the table expects of them.
     """
     plans = [plan for plan in cohorts(job for one in planned for job in one.new) if _usable(plan, corpus)]
-    factors, compile_seconds = {}, {}
+    factors = {}
     for path, most in TIMED.items():
-        chosen = _spread([plan for plan in plans if path_of(plan.jobs[0].config.shape) == path], most)
-        if not chosen:
-            continue
-        timed = [_time(plan, corpus) for plan in chosen]
-        factors[path] = math.exp(sum(math.log(factor) for factor, _ in timed) / len(timed))
-        compile_seconds[path] = max(0.0, sum(seconds for _, seconds in timed) / len(timed) - SECONDS)
-    return Calibrated(factors, compile_seconds)
+        chosen = _longest([plan for plan in plans if path_of(plan.jobs[0].config.shape) == path], most)
+        if chosen:
+            expected = sum(seconds for _, seconds in chosen)
+            factors[path] = expected / sum(seconds / _speed_over_table(plan, corpus) for plan, seconds in chosen)
+    return Calibrated(factors)
 
 
 def _usable(plan: CohortPlan, corpus: Corpus) -> bool:
@@ -53,23 +50,22 @@ def _usable(plan: CohortPlan, corpus: Corpus) -> bool:
     return plan.first_step == 0 and config.corpus == corpus.hash and not config.recipe.dropout
 
 
-def _spread(plans: Sequence[CohortPlan], most: int) -> list[CohortPlan]:
-    """The dearest shape, and up to ``most`` evenly spread by FLOPs per token; of each its dearest cohort."""
-    by_cost: dict[float, CohortPlan] = {}
-    for plan in sorted(plans, key=lambda plan: -plan.expected_flops):
-        by_cost.setdefault(flops_per_token(plan.jobs[0].config.shape, "exact"), plan)
-    costs = sorted(by_cost, reverse=True)
-    places = {round(i * (len(costs) - 1) / max(1, most - 1)) for i in range(most)} if costs else set()
-    return [by_cost[costs[place]] for place in sorted(places)]
+def _longest(plans: Sequence[CohortPlan], most: int) -> list[tuple[CohortPlan, float]]:
+    """Of each of the ``most`` shapes that take longest, its longest cohort; and the seconds of all of that shape."""
+    by_shape: dict[Shape, list[tuple[float, CohortPlan]]] = {}
+    for plan in plans:
+        by_shape.setdefault(plan.jobs[0].config.shape, []).append((cohort_seconds(plan, table_rate), plan))
+    ranked = sorted(by_shape.values(), key=lambda found: -sum(seconds for seconds, _ in found))[:most]
+    return [(max(found, key=lambda pair: pair[0])[1], sum(seconds for seconds, _ in found)) for found in ranked]
 
 
-def _time(plan: CohortPlan, corpus: Corpus) -> tuple[float, float]:
-    """Measured over expected speed of a cohort, and the seconds that timing it took."""
-    began, jobs = time.monotonic(), merge_jobs(_alike(plan))
+def _speed_over_table(plan: CohortPlan, corpus: Corpus) -> float:
+    """Measured over expected speed of a cohort."""
+    jobs = merge_jobs(_alike(plan))
     shape = jobs[0].config.shape
     machine = measure_machine(jobs, corpus, backend=backend_of(shape), seconds=SECONDS)
     rate = machine.speed.flops_per_second(shape) / flops_per_token(shape, "exact")
-    return rate / table_rate(CohortPlan(tuple(jobs), 0, {})), time.monotonic() - began
+    return rate / table_rate(CohortPlan(tuple(jobs), 0, {}))
 
 
 def _alike(plan: CohortPlan) -> list[Job]:

@@ -62,12 +62,9 @@ class Calibrated:
     ----------
     factors : mapping
         Path (`path_of`) → measured over expected speed; paths that were not measured take the table's.
-    compile_seconds : mapping
-        Path → seconds of one compilation, as far as measured.
     """
 
     factors: Mapping[str, float] = field(default_factory=dict)
-    compile_seconds: Mapping[str, float] = field(default_factory=dict)
 
     def __call__(self, plan: CohortPlan) -> float:
         """Tokens per second of ``plan``."""
@@ -103,14 +100,13 @@ def estimate(
 ) -> list[SystemEstimate]:
     """Expected seconds of every system, what is ``finished`` (run ids) left out; its kernels are not compiled again."""
     calibrated, done = calibrated or Calibrated(), set(finished)
-    costs = {**COMPILE_SECONDS, **calibrated.compile_seconds}
     known = {kernel_of(job) for one in planned for job in one.new if job.run_id in done}
     rows = []
     for one in planned:
         todo = [job for job in one.new if job.run_id not in done]
         fresh = {key for key in map(kernel_of, todo) if key not in known}
         known |= fresh
-        compile_seconds = sum(costs[key[0]] / AHEAD["cupy" if key[0] == "cupy" else "torch"] for key in fresh)
+        compile_seconds = sum(COMPILE_SECONDS[key[0]] / AHEAD["cupy" if key[0] == "cupy" else "torch"] for key in fresh)
         seconds = compile_seconds + sum(cohort_seconds(plan, calibrated) for plan in cohorts(todo))
         rows.append(
             SystemEstimate(
