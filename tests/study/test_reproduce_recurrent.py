@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 import pytest
 
 from scaling_sim.datasets import Experiment
-from scaling_sim.datasets.recurrent import Kind, RecurrentPoint, RecurrentRun, RecurrentRuns
+from scaling_sim.datasets.recurrent import Kind, RecurrentPoint, RecurrentRun, RecurrentRuns, load_recurrent
 from scaling_sim.report.figures.canvas import style
 from scaling_sim.study.reproduce.kaplan import Data, Finding
 from scaling_sim.study.reproduce.kaplan import recurrent as module
 from scaling_sim.study.reproduce.kaplan.making import System
-from scaling_sim.study.reproduce.kaplan.paired import Noise, excess
+from scaling_sim.study.reproduce.kaplan.paired import Noise, excess, log_loss
 from tests.study.kaplan_records import FACTS, small_experiment
 
 ALPHA = 0.1
@@ -79,11 +80,54 @@ def test_lstm_rows_find_the_known_differences(monkeypatch: pytest.MonkeyPatch) -
     assert late > 2.0
     for layers in ("1 layer ", "2 layers", "4 layers"):
         assert 1.5 < next(value for name, value in ours.items() if layers in name) < late
-    fall = {name: value for name, value in ours.items() if name.startswith("fall of loss")}
+    fall = {name: value for name, value in ours.items() if name.startswith("change of loss")}
     cells, standard = (next(v for k, v in fall.items() if kind in k) for kind in ("LSTM", "transformer"))
-    assert 0 < cells < 0.5 < standard
+    assert 0 > cells > -0.5 > standard
     assert all(row.n_runs > 0 for row in finding.rows)
+    assert finding.remark.startswith("Reproduced: at equal N")
+    assert "Reproduced: LSTMs stop to gain late" in finding.remark
     assert "1 planned runs were not made." in finding.remark
+
+
+def test_long_contexts_are_compared_early_and_late_and_with_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = {row.quantity: row.ours for row in found(monkeypatch, all_runs(), "lstm").rows}
+    place = np.arange(257.0, 513.0)
+    for N, text in zip(SIZES[1:3], ("2.2", "8.8"), strict=True):
+        late = 100 * (loss_at("lstm", N, place).mean() / loss_at("transformer", N, place).mean() - 1)
+        name = f"positions 257 to 512 of 512, N = {text}"
+        assert next(v for k, v in ours.items() if name in k) == pytest.approx(late, rel=1e-9)
+    assert [v for k, v in ours.items() if "positions over those of 128" in k] == pytest.approx([0, 0], abs=1e-9)
+
+
+def test_a_choice_of_rate_on_the_plateau_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck = ((0.005, 2.6), (0.01, 2.5), (0.02, 2.7))
+    runs = all_runs()
+    some = tuple(
+        msgspec.structs.replace(run, sweep=stuck) if SIZES[1] == run.N and run.seed else run for run in runs.runs
+    )
+    said = found(monkeypatch, msgspec.structs.replace(runs, runs=some), "reuse").remark
+    assert "Transformers: 7 of 7 chose" in said
+    assert "for 1 even the best trial was still on the plateau" in said
+    assert "up to 0.60 nats apart" in said
+
+
+def test_the_shipped_runs_are_whole_and_say_what_the_page_says() -> None:
+    runs = load_recurrent()
+    assert (len(runs.runs), runs.dropped) == (33, ())
+    data = Data(small_experiment())
+    rows = {
+        row.quantity: row
+        for name in ("lstm", "reuse")
+        for row in System(name, name, f"recurrent:{name}").compute(data).rows
+    }
+    equal = [row for name, row in rows.items() if name.startswith("loss of LSTMs")]
+    assert len(equal) == 3
+    assert all(row.ours < 0 for row in equal)  # unlike the paper
+    falls = [row.interval90 or (0.0, 0.0) for name, row in rows.items() if name.startswith("change of loss")]
+    assert falls[1][1] < falls[0][0] < 0  # late in the context transformers gain more
+    cost = [row.interval90 or (0.0, 0.0) for name, row in rows.items() if name.endswith("FLOPs per token")]
+    assert len(cost) == 3
+    assert min(low for low, _ in cost) > 0
 
 
 def test_reuse_rows_find_the_known_differences(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,10 +165,10 @@ def intervals(seeds: range) -> Iterator[tuple[float, float]]:
         standard = [made("transformer", N, np.exp(0.01 * rng.standard_normal())) for N in SIZES]
         some = [made("recurrent", N, np.exp(0.01 * rng.standard_normal()), reuse=2) for N in SIZES[:3]]
         again = [made("recurrent", N, np.exp(0.01 * rng.standard_normal()), reuse=2, seed=1) for N in SIZES[:3]]
-        noise = Noise.between_seeds([*some, *again], module._all)
+        noise = Noise.between_seeds([*some, *again], log_loss)
         contrast = excess([*some, *again], standard, lambda run: run.N)
         half = contrast.half_width(noise)
-        yield contrast.of(module._all) - half, contrast.of(module._all) + half
+        yield contrast.of(log_loss) - half, contrast.of(log_loss) + half
 
 
 def test_intervals_cover_as_often_as_they_say() -> None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling_sim.datasets.recurrent import RecurrentRun
+from scaling_sim.datasets.recurrent import RecurrentRun, RecurrentRuns
 from scaling_sim.study.reproduce.kaplan.finding import Row
 
 Measure = Callable[[RecurrentRun], float]
 """What is compared, of one run; a logarithm, so that differences are ratios."""
+NAMES = {"lstm": "LSTM", "transformer": "transformer", "recurrent": "weight-shared transformer"}
 MARGIN = 1.25
 """A standard model of equal size may be read off this factor outside the sizes that were trained."""
 
@@ -51,6 +52,23 @@ class Contrast:
         if not noise.freedom:
             return np.nan
         return float(t.ppf(0.95, noise.freedom)) * noise.deviation * float(np.linalg.norm(self.weights))
+
+
+def log_loss(run: RecurrentRun) -> float:
+    """ln of the test loss at the end."""
+    return float(np.log(run.loss))
+
+
+def shortest(runs: Sequence[RecurrentRun]) -> tuple[RecurrentRun, ...]:
+    """Those of the shortest context, which most have."""
+    return tuple(run for run in runs if run.n_ctx == min(other.n_ctx for other in runs))
+
+
+def longest(runs: RecurrentRuns) -> tuple[RecurrentRun, ...]:
+    """LSTMs and transformers of the longest context, if there is a second one."""
+    found = runs.select("lstm", "transformer")
+    contexts = {run.n_ctx for run in found}
+    return tuple(run for run in found if len(contexts) > 1 and run.n_ctx == max(contexts))
 
 
 def by_model(runs: Iterable[RecurrentRun]) -> list[list[RecurrentRun]]:
