@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from scaling_sim.report import ReportData
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Study:
     """Everything that a study made.
 
@@ -44,6 +44,9 @@ class Study:
     flags: tuple[str, ...]
     planned: int
     command: str
+
+    def __repr__(self) -> str:
+        return f"Study {self.config.name}: {self.describe()}"
 
     @property
     def report_path(self) -> Path:

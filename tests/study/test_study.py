@@ -68,7 +68,10 @@ def test_the_same_command_again_trains_and_draws_nothing(finished: ss.Study, stu
 
 
 def test_a_finished_study_can_be_opened(finished: ss.Study) -> None:
-    assert load_study(finished.folder).runs.data_hash == finished.runs.data_hash
+    opened = load_study(finished.folder)
+    assert opened.runs.data_hash == finished.runs.data_hash
+    assert len(repr(opened)) < 2000
+    assert repr(opened).endswith(str(finished.report_path))
 
 
 def test_a_killed_study_ends_where_an_undisturbed_one_does(
@@ -202,7 +205,7 @@ def test_the_laptop_preset_covers_what_it_promises() -> None:
     assert sizes[0] == 768
     assert 9e4 < sizes[-1] < 1.1e5
     assert config.data is not None
-    assert (len(config.data.sizes), len(config.data.unique_tokens)) == (3, 5)
+    assert (len(config.data.sizes), len(config.data.unique_tokens)) == (3, 6)
     assert config.batches is not None
     batches = sorted({config.curves.batch_tokens, *(batch for batch, _ in config.batches.batches)})
     assert len(batches) >= 4

@@ -252,7 +252,7 @@ def nearly_normal(table: RunTable) -> bool:
 @pytest.mark.filterwarnings("ignore::scaling_sim.errors.ConvergenceWarning")
 @pytest.mark.parametrize(
     ("num_data_sets", "max_steps", "keep"),
-    [(200, 4000, nearly_normal), (50, 12_000, None)],
+    [(150, 4000, nearly_normal), (40, 12_000, None)],
     ids=["nearly normal", "all"],
 )
 def test_fit_is_calibrated_by_its_own_rule(
