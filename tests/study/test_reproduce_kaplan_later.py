@@ -281,7 +281,7 @@ def test_counting_moves_the_exponent_by_as_much_as_it_should() -> None:
     assert change.ours == pytest.approx(truth - outside, abs=0.03)
     assert value(finding, "law of all parameters shows outside embeddings").ours > truth + 0.05
     assert "schedule" in finding.remark  # the cosine protocols were not run
-    assert drawn(finding) >= 10
+    assert drawn(finding) >= 8
 
 
 def test_three_approaches_find_the_truth_by_either_kind_of_run() -> None:
@@ -412,5 +412,7 @@ def test_shipped_crossing_lies_at_the_entropy_and_the_bend_above_it(shipped: Dat
     finding = conjecture(shipped)
     entropy = value(finding, "known entropy").ours
     assert inside(value(finding, "L*/H"), 1.0)
+    assert all(abs(value(finding, "L(D(C)) over H", words).ours - 1) < 0.05 for words in ("least", "largest"))
+    assert finding.remark.startswith("Neither confirmed nor refuted")  # L(D) lies at H: a crossing there is foregone
     assert entropy < value(finding, "bends").ours < 1.1 * entropy
     assert inside(value(finding, "floor E by kaplan-ns-floor"), entropy)

@@ -158,7 +158,9 @@ def _rows(way: Way, basis: str, curves: int) -> Iterator[Row]:
         for key, symbol, paper in (("alpha", "α", 0.34), ("beta", "β", 0.28), ("E", "E", None)):
             text = f"{symbol} of E + A/N^α + B/tokens^β, {WAYS[way.name]}"
             known = paper if way.name == "total" else None
-            yield Row.of(text, known, way.fit.draws[key], finished, "nats" if key == "E" else "", f"posterior{narrow}")
+            yield Row.of(
+                text, known, way.fit.draws[key], finished, "nats per byte" if key == "E" else "", f"posterior{narrow}"
+            )
 
 
 def _valleys(figure: ReportFigure, ax: Axes, way: Way) -> None:
@@ -203,8 +205,29 @@ def _text(estimate: Estimate) -> str:
     return f"{estimate.exponent.median:.2f} ({low:.2f}-{high:.2f})"
 
 
+def _verdict(ways: list[Way]) -> str:
+    """Whether the exponents are those of Hoffmann et al., all parameters counted, and agree with each other."""
+    found = {
+        name: estimate.exponent.interval()
+        for way in ways
+        if way.name == "total"
+        for name, estimate in way.estimates.items()
+        if name in CHINCHILLA
+    }
+    if not found:
+        return "Their count of all parameters could not be made."
+    same = [name for name, (low, high) in found.items() if low <= CHINCHILLA[name] <= high]
+    agree = max(low for low, _ in found.values()) <= min(high for _, high in found.values())
+    seen = "Reproduced" if len(same) == len(found) else "Reproduced in part" if same else "Not reproduced"
+    return (
+        f"{seen}: {len(same)} of {len(found)} intervals hold those of Hoffmann et al. (.46 to .50, all parameters). "
+        f"{'Reproduced' if agree else 'Not reproduced'}: the approaches agree with each other."
+    )
+
+
 def _remark(ways: list[Way], basis: str) -> str:
-    parts = [f"Parametric law from {basis}; envelope and isoFLOP minima from constant-rate curves."]
+    parts = [_verdict(ways)]
+    parts.append(f"Parametric law from {basis}; envelope and isoFLOP minima from constant-rate curves.")
     for way in ways:
         said = ", ".join(
             f"{way.estimates[n].exponent.median:.2f} ({words.split(', ')[1]})"
@@ -219,6 +242,6 @@ def _remark(ways: list[Way], basis: str) -> str:
         parts.append(
             f"Our β = {np.median(fit.draws['beta']):.2f} is far above Hoffmann et al.'s .28 and near the "
             "paper's α_S = .76: at one fixed batch and with tokens plentiful for such small models, the term in tokens "
-            "is likely one of steps, and a = β/(α + β) is large for that."
+            "is likely one of steps, and a = β/(α + β) is large for that. No interval covers what one batch does."
         )
     return " ".join(parts)

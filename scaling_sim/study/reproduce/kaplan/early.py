@@ -118,6 +118,14 @@ def early_laws(table: RunTable, seed: int = 0, share_D: float = EARLY_D) -> Earl
     )
 
 
+def limits_of(early: Early, table: RunTable) -> Array:
+    """(n_draws, 2) the early L(D(C)) at the least compute of a curve and at the largest, nats."""
+    p = {name: np.asarray(values)[:, None] for name, values in early.draws.items()}
+    C = table.C[table.curve & (table.N > 0)]
+    D = np.log(p["D_e"]) + p["p_D"] * np.log(np.array([C.min(), C.max()]) / PF_DAY)
+    return np.asarray(np.exp(p["alpha_D"] * (np.log(p["D_c"]) - D)))
+
+
 def bracketed(curves: RunTable) -> RunTable:
     """Rows where the best size of the frontier lies between sizes: neither the smallest nor the largest model's."""
     on = frontier(curves.C, curves.loss, np.ones(len(curves), dtype=bool))
