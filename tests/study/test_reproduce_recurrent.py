@@ -115,11 +115,10 @@ def test_the_shipped_runs_are_whole_and_say_what_the_page_says() -> None:
     runs = load_recurrent()
     assert (len(runs.runs), runs.dropped) == (33, ())
     data = Data(small_experiment())
-    rows = {
-        row.quantity: row
-        for name in ("lstm", "reuse")
-        for row in System(name, name, f"recurrent:{name}").compute(data).rows
-    }
+    findings = [System(name, name, f"recurrent:{name}").compute(data) for name in ("lstm", "reuse")]
+    assert all("from 7 pairs of all kinds" in finding.remark for finding in findings)
+    assert all("all at N near 2×10⁵" in finding.remark for finding in findings)
+    rows = {row.quantity: row for finding in findings for row in finding.rows}
     equal = [row for name, row in rows.items() if name.startswith("loss of LSTMs")]
     assert len(equal) == 3
     assert all(row.ours < 0 for row in equal)  # unlike the paper

@@ -30,9 +30,9 @@ def lstm_verdict(sizes: Sequence[Row], long: Sequence[Row]) -> str:
         seen = ("Reproduced" if reached else "Reproduced in part") if plateau else "Not reproduced"
         parts.append(
             f"{seen}: LSTMs stop to gain late in long contexts, where their loss changes by {falls[0]:+.1f} % and that "
-            f"of transformers by {falls[1]:+.1f} %. In the last half it differs "
-            f"from theirs by {' and '.join(f'{value:+.1f}' for value in late)} %, by rising N. A hundred tokens of "
-            "the paper are some 400 bytes."
+            f"of transformers by {falls[1]:+.1f} %. In the last half the loss of LSTMs "
+            f"differs from theirs by {' and '.join(f'{value:+.1f}' for value in late)} %, by rising N. A hundred tokens "
+            "of the paper are some 400 bytes."
         )
     return " ".join(parts)
 
@@ -45,11 +45,11 @@ def slow_start(runs: RecurrentRuns, long: Sequence[Row]) -> str:
         for kind in ("lstm", "transformer")
         if (some := [run for run in shown if run.kind == kind])
     }
-    told = " and ".join(f"{NAMES[kind]}s {max(steps)}" for kind, steps in left.items())
+    told = " and ".join(f"{NAMES[kind]}s after {max(steps):,}" for kind, steps in left.items())
     parts = [
-        f"A likely reason is the short training: with contexts of {shown[0].n_ctx}, {told} of {shown[0].steps:,} "
-        f"updates at most pass before the loss is below {PLATEAU} nats, for which a model must use more of the context "
-        "than the last byte. Transformers start late, when attention forms, and then learn fast."
+        f"A likely reason is the short training: of {shown[0].steps:,} updates with contexts of {shown[0].n_ctx}, all "
+        f"{told} were below {PLATEAU} nats, for which a model must use more of the context than the last byte. "
+        "Transformers start late, when attention forms, and then learn fast."
     ]
     behind = [row.ours for row in long if row.quantity.startswith(f"{NAMES['transformer']}s of")]
     if behind and behind[0] > 0:
@@ -88,13 +88,19 @@ def basis(runs: RecurrentRuns, *kinds: Kind) -> str:
     noise = Noise.between_seeds(shortest(runs.runs), log_loss)
     sentences.append(
         f"Intervals are noise between seeds, {100 * noise.deviation:.1f} % of the loss of a run, from {noise.freedom} "
-        "pairs of all kinds, each with a sweep of its own."
+        f"pairs of all kinds, each with a sweep of its own{_where(shortest(runs.runs))}."
         if noise.freedom
         else "One seed each, so that there is no interval."
     )
     if runs.dropped:
         sentences.append(f"{len(runs.dropped)} planned runs were not made.")
     return " ".join(filter(None, sentences))
+
+
+def _where(some: Sequence[RecurrentRun]) -> str:
+    """The one size that was repeated, if it was one: others may scatter differently."""
+    sizes = [group[0].N for group in by_model(some) if len(group) > 1]
+    return f", all at N near {number(min(sizes), 1)}" if max(sizes) < 1.25 * min(sizes) else ""
 
 
 def _tuned(some: Sequence[RecurrentRun], words: str) -> str:
