@@ -31,8 +31,8 @@ def lstm_verdict(sizes: Sequence[Row], long: Sequence[Row]) -> str:
         parts.append(
             f"{seen}: LSTMs stop to gain late in long contexts, where their loss changes by {falls[0]:+.1f} % and that "
             f"of transformers by {falls[1]:+.1f} %. In the last half the loss of LSTMs "
-            f"differs from theirs by {' and '.join(f'{value:+.1f}' for value in late)} %, by rising N. A hundred tokens "
-            "of the paper are some 400 bytes."
+            f"differs from theirs by {' and '.join(f'{value:+.1f}' for value in late)} %, by rising N. A hundred "
+            "tokens of the paper are some 400 bytes."
         )
     return " ".join(parts)
 
