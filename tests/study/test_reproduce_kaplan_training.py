@@ -173,13 +173,14 @@ def test_noise_of_seeds_and_the_constant_rate(data: Data) -> None:
     finding = schedules(data)
     spread = row(finding, "standard deviation over seeds")
     losses = [rows.last_loss(r) for r in data.records("schedule", schedule="constant")]
-    assert holds(spread, 0.003 * float(np.mean(losses)))
+    assert holds(spread, 0.3)  # % of the loss
     ends, everything = (
         row(finding, "highest less lowest mean of schedules"),
         row(finding, "highest less lowest mean of all"),
     )
     assert everything.ours > 2 * ends.ours
-    assert everything.ours == pytest.approx(0.015 * (np.mean(losses) - TRUTH.floor), rel=0.5)
+    excess = float(np.mean(losses)) - TRUTH.floor
+    assert everything.ours == pytest.approx(1.5 * excess / np.mean(losses), rel=0.5)
 
 
 def test_schedules_in_words(data: Data) -> None:
@@ -265,13 +266,14 @@ def test_shipped_critical_batch_depends_on_the_loss_alone(shipped: Data) -> None
 
 
 def test_shipped_seeds_scatter_little(shipped: Data) -> None:
-    """Nats per byte, so no value of the paper stands beside them; schedules that end at zero differ by less than .1."""
+    """Per cent of the loss, so that the paper's nats per token can stand beside them."""
     finding = schedules(shipped)
-    assert 0.01 < row(finding, "standard deviation over seeds").ours < 0.03
-    assert all(one.paper is None for one in finding.rows)
+    assert 0.6 < row(finding, "standard deviation over seeds").ours < 2
+    assert all(one.unit == "% of the loss" for one in finding.rows)
     ends = row(finding, "highest less lowest mean of schedules")
     assert ends.interval90 is not None
-    assert ends.interval90[1] < 0.1
+    assert ends.paper is not None
+    assert ends.interval90[1] < ends.paper  # schedules that end at zero differ no more than in figure 22
 
 
 def test_shipped_positions_as_in_the_paper(shipped: Data) -> None:

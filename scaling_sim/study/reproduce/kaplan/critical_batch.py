@@ -156,7 +156,7 @@ def _remark(found: Measured) -> str:
             low, high = ratio.interval(0.9)
             said.append(
                 f"At equal loss, B_crit of the larger size is {number(low, 2)} to {number(high, 2)} times that of the "
-                f"smaller: {'no sign that it depends' if low <= 1 <= high else 'a sign that it depends'} on N."
+                f"smaller: {_depends(float(low), float(high))}."
             )
         said.append(_caution(found.sweeps))
     if found.scales is not None:
@@ -167,8 +167,16 @@ def _remark(found: Measured) -> str:
             f"The gradient noise scale of the family gives α_B from {low:.2f} to {high:.2f} and {depends}; both are "
             f"read after {AFTER_WARMUP} times warm-up."
         )
+    said.append("T5 has α_B and B* of the same sweeps given the learning curves, too, which differ a little.")
     said.append("Losses are nats per byte, so that only exponents and ratios can be compared with the paper's.")
     return " ".join(said)
+
+
+def _depends(low: float, high: float) -> str:
+    """What an interval of the ratio says of N."""
+    if not low <= 1 <= high:
+        return "a sign that it depends on N"
+    return f"no sign that it depends on N, though a factor of {max(high, 1 / low):.1f} is not excluded"
 
 
 def _caution(sweeps: CriticalBatches) -> str:
@@ -225,7 +233,7 @@ def _sweep_marks(ax: Axes, sweeps: CriticalBatches, shades: Shades) -> None:
         points(ax, loss, batch, series=text, colour=shades(one.sweep.N), marker="D", size=6, label=text)
         L = np.geomspace(one.sweep.loss.min(), one.sweep.loss.max(), 30)
         line(ax, L, np.median(one.B_crit(L), axis=0), series=f"{text}, its own fit", colour=shades(one.sweep.N),
-             dashes=":", width=1.3)  # fmt: skip
+             label="its own fit", dashes=":", width=1.3)  # fmt: skip
 
 
 def contours(data: Data) -> Finding:

@@ -144,7 +144,9 @@ def minimal_cost(data: Data) -> Finding:
     n = rows.num_runs(table)
     found_rows = (
         Row.of("E_min, smallest over largest size", 100.0, E, n, "", f"{told}, by the law; the paper: up to 100"),
-        Row.of("S_min, smallest over largest size", None, S, n, "", f"{told}, by the law"),
+        Row.of(
+            "S_min, smallest over largest size", None, S, n, "", f"{told}, by the law; derived: equal to that of E_min"
+        ),
     )
     remark = (
         f"Both fall with N: {told} of the fitted law takes {number(float(np.median(E)), 2)} times the tokens. The two "

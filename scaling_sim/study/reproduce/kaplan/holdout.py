@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 LAWS = {"held-out": "kaplan", "held-out-floor": "kaplan-floor"}
+OVER_WIDE = 0.8
+"""Share of rows inside 50 % intervals above which these are called too wide."""
 WORDS = {"held-out": "the paper's law", "held-out-floor": "the law with a floor"}
 
 
@@ -68,8 +70,25 @@ def _remark(data: Data, made: list[str]) -> str:
             f"By {WORDS[name]} with its discrepancy the 90 % intervals covered {test.coverage(0.9):.0%} of them, the "
             f"median error was {error:.1%}; {WORDS[name]} alone covered {test.coverage(0.9, law_alone=True):.0%}."
         )
+    over = [WORDS[name] for name in made if data.shared(name).coverage(0.5) > OVER_WIDE]
+    if over:
+        parts.append(
+            f"Half of the rows should lie in the 50 % intervals; more than {OVER_WIDE:.0%} do by {' and '.join(over)}, "
+            "whose intervals are too wide: full coverage is not good calibration."
+        )
+    parts += [f"The error of {WORDS[name]} alone {trend}." for name in made if (trend := _trend(data.shared(name)))]
     parts.append("Rows of one run go together, so that the shares are uncertain by more than their number says.")
     return " ".join(parts)
+
+
+def _trend(test: Backtest) -> str:
+    """How the error of the law runs with compute, where it does; in words."""
+    order = np.argsort(test.C)
+    first, _, last = np.array_split(test.residual[order], 3)
+    change = float(np.median(last) - np.median(first))
+    return (
+        f"moves by {change:+.1%} of the loss from the first to the last third of compute" if abs(change) > 0.01 else ""
+    )
 
 
 def _figure(data: Data, made: list[str]) -> ReportFigure:

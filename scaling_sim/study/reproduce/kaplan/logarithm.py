@@ -18,6 +18,7 @@ from scaling_sim.report.figures.ticks import log_axes
 from scaling_sim.study.reproduce.kaplan.drawing import LOSS, Shades, law_draws, power, size_points
 from scaling_sim.study.reproduce.kaplan.finding import Finding, Row
 from scaling_sim.study.reproduce.kaplan.fits import sampled
+from scaling_sim.study.reproduce.kaplan.rows import CHARACTERS
 
 if TYPE_CHECKING:
     from scaling_sim.inference import Posterior
@@ -63,7 +64,14 @@ def logarithm(data: Data) -> Finding:
     n = straight.n_used
     rows = [
         Row.of("α_N of the power law", 0.076, straight.draws["alpha_N"], n),
-        Row.of("a of L = a·ln(N_0/N)", 0.25, bent.draws["a"], n, "nats per token", "another text, in bytes"),
+        Row.of(
+            "a of L = a·ln(N_0/N)",
+            0.25 / CHARACTERS,
+            bent.draws["a"],
+            n,
+            "nats per byte",
+            "paper: .25 per token of 4.3 characters",
+        ),
         Row.of("N_0", 7.1e12, bent.draws["N_0"], n, "parameters", "another text, in bytes"),
     ]
     if isinstance(judged, LeaveOneOut):

@@ -78,6 +78,11 @@ SYSTEMS: tuple[System, ...] = (
 """In the order of the paper's figures, then the tables, then what came later."""
 
 
+TABLES = {"T1": "T4", "T2": "F4", "T3": "F4"}
+"""Tables of the paper without a system of their own, and the figure whose rows hold them. Table 1 counts parameters
+and compute, which no run measures: `scaling-sim reproduce kaplan-arithmetic`; T4 says so."""
+
+
 def find(names: Iterable[str] = ()) -> tuple[System, ...]:
     """The systems of these names or figures; all if none is given.
 
@@ -86,7 +91,7 @@ def find(names: Iterable[str] = ()) -> tuple[System, ...]:
     ConfigError
         There is no such system; the message lists them.
     """
-    wanted = list(names)
+    wanted = [TABLES.get(name, name) for name in names]
     known = {key for system in SYSTEMS for key in (system.name, system.figure)}
     if unknown := [name for name in wanted if name not in known]:
         listed = ", ".join(system.name for system in SYSTEMS)
@@ -125,12 +130,12 @@ def reproduce_kaplan(
 
     systems = find(only)
     folder, held, began = writable_folder(out), Data(_experiment(data), seed), time.perf_counter()
-    with _workers(processes, held) as pool:
+    with _workers(processes if _early(systems) else 1, held) as pool:
         for name in _early(systems):
             say(f"fitting {name}")
         _make_fits(held, _early(systems), pool)
     say(f"{len(held.verdicts)} fits after {time.perf_counter() - began:.0f} s; drawing {len(systems)} systems")
-    with _workers(processes, held) as pool:
+    with _workers(min(processes, len(systems)), held) as pool:
         made = _make_findings(held, systems, folder, pool)
     findings = {system.name: finding for system, (finding, _) in zip(systems, made, strict=True)}
     verdicts = held.verdicts | {key: verdict for _, more in made for key, verdict in more.items()}

@@ -58,7 +58,9 @@ def multipliers(data: Data) -> Finding:
     )
     source = "the batch sweeps" if sweeps is not None else "the same fit"
     remark += (
-        f" α_N and α_S are those of the fitted law without an entropy floor, α_B that of {source}, as in the paper."
+        f" α_N and α_S are those of the fitted law without an entropy floor, α_B that of {source}, as in the paper. "
+        "Other ways to the same exponents (F11, F13, F14, T6) give other values, in part outside these intervals, "
+        "which are of one law taken as true."
     )
     return Finding("F3", "What more compute buys", tuple(told), lambda: _figure(exponents), remark)
 

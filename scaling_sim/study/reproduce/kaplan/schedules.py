@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 NUM_DRAWS = 2000
+PAPER_LOSS = 3.75
+"""Nats per token about which the points of the paper's figure 22 lie."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ def schedules(data: Data) -> Finding:
     kinds = _kinds(chosen)
     spread = _pooled_sd(kinds, data.seed)
     told = [
-        Row.of("standard deviation over seeds", None, spread, len(chosen), "nats per byte",
-               "the paper: .02 per token (section 4.2), .05 (figure 22)"),
+        Row.of("standard deviation over seeds", 100 * 0.05 / PAPER_LOSS, 100 * spread / _level(kinds), len(chosen),
+               "% of the loss", f"paper: .05 of {PAPER_LOSS} nats per token (figure 22); .02 in section 4.2"),
         *_difference_rows(kinds, spread, data.seed),
     ]  # fmt: skip
     ends = [kind for kind in kinds if kind.reaches_zero]
@@ -120,6 +122,11 @@ def _pooled_sd(kinds: list[Kind], seed: int) -> Array:
     return np.sqrt(squares / np.random.default_rng(seed).chisquare(freedom, NUM_DRAWS))
 
 
+def _level(kinds: list[Kind]) -> float:
+    """Mean loss of the schedules, nats per byte."""
+    return float(np.mean([kind.loss.mean() for kind in kinds]))
+
+
 def _difference_rows(kinds: list[Kind], spread: Array, seed: int) -> list[Row]:
     rng = np.random.default_rng(seed + 1)
     means = {
@@ -140,7 +147,9 @@ def _difference_rows(kinds: list[Kind], spread: Array, seed: int) -> list[Row]:
                 if chosen is not kinds
                 else "constant rates end higher: their noise has not died away"
             )
-            told.append(Row.of(f"highest less lowest mean of {what}", None, between, number_of, "nats per byte", said))
+            paper = None if chosen is kinds else 100 * 0.1 / PAPER_LOSS
+            share = 100 * between / _level(kinds)
+            told.append(Row.of(f"highest less lowest mean of {what}", paper, share, number_of, "% of the loss", said))
     return told
 
 
