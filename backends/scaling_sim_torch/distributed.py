@@ -7,6 +7,7 @@ sweep of small runs never comes here: it runs independent processes.
 
 from __future__ import annotations
 
+import gc
 import os
 from datetime import timedelta
 
@@ -42,8 +43,12 @@ class Ranks:
         return content.numpy().tobytes()
 
     def leave(self) -> None:
-        """Part when all have come here; a process that ends while its group lives may be aborted."""
+        """Part when all have come here; a process that ends while its group lives may be aborted.
+
+        The group lives as long as something refers to it, such as a trainer that was sharded.
+        """
         dist.all_reduce(torch.zeros(1))
+        gc.collect()
         dist.destroy_process_group()
 
 

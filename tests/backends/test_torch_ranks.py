@@ -73,6 +73,7 @@ for rows in (3, 4):
     mean, error = replicated.evaluate("test", PLAIN.starts(rows))
     small, big = replicated.gradient_noise(PLAIN.starts(1, rows))
     np.savez(folder / f"measured-{rows}-{ranks.rank}.npz", mean=mean, error=error, small=small, big=big)
+del one, resumed, replicated, shard
 
 if follow():
     sys.exit(0)
