@@ -96,7 +96,7 @@ def _floor_rows(data: Data) -> Iterator[Row]:
     yield Row("probability of a crossing within 12 decades, with a floor", None, _probability(found), None, n)
     yield Row.of("C* with an entropy floor", None, _within(found, found.C) / PF_DAY, n, "PF-days", BEYOND)
     yield Row.of("N* with an entropy floor", None, _within(found, found.N), n, "parameters", BEYOND)
-    yield Row.of("L* with an entropy floor", None, found.loss, n, "nats per byte")
+    yield Row.of("L* with an entropy floor", None, found.loss, n, "nats per byte", "over all draws that cross")
     yield Row.of("entropy floor E", None, fit.draws["E"], n, "nats per byte")
     yield Row("probability of no crossing, with a floor", None, found.probability_none, None, n)
 
@@ -111,7 +111,8 @@ def _remark(data: Data, made: list[str], missing: dict[str, str]) -> str:
         "The same laws fitted jointly to all curves have other exponents (rows of (1.6)): whether the lines meet hangs "
         "on the way of fitting more than the intervals say. These are of the parameters of laws that are taken as "
         "true, far beyond the runs: statements about the laws, not forecasts. At the bottom: the density of log C* "
-        "over the draws that cross."
+        "over the draws that cross. A loss below the floor that our own runs show, last but one row, is no loss that "
+        "this text can have: by then pure power laws have broken, wherever they cross."
     )
     return " ".join(parts)
 
@@ -171,19 +172,20 @@ def _panel(ax: Axes, data: Data, name: str) -> None:
 def _right_end(found: Crossover, measured: float) -> float:
     """Far enough for most crossings, were most draws to have one; else six decades beyond the runs."""
     middle = found.C.interval(0.5)[1]
-    return float(np.clip(30 * middle, 100 * measured, 1e16 * measured)) if np.isfinite(middle) else 1e6 * measured
+    return float(np.clip(30 * middle, 100 * measured, 10**FAR * measured)) if np.isfinite(middle) else 1e6 * measured
 
 
 def _density(ax: Axes, found: Crossover, C: Array) -> None:
-    """A strip at the bottom of the panel with the density of log10 C*, and the share of draws without one."""
+    """A strip at the bottom of the panel with the density of log10 C*, and the share of draws without one in reach."""
     strip = ax.inset_axes((0.0, 0.0, 1.0, 0.14), zorder=1)
     strip.set_xscale("log")
     strip.set_xlim(C[0], C[-1])
     edges = np.linspace(np.log10(C[0]), np.log10(C[-1]), 51)
-    counts, _ = np.histogram(np.log10(found.C.draws[np.isfinite(found.C.draws)]), bins=edges)
+    near = found.decades_beyond_runs.draws <= FAR
+    counts, _ = np.histogram(np.log10(found.C.draws[near]), bins=edges)
     strip.stairs(counts, 10**edges, fill=True, color=ACCENT, alpha=0.4, lw=0)
     strip.set_ylim(0, max(1.3 * counts.max(), 1.0))
     strip.patch.set_alpha(0.0)
     strip.axis("off")
-    text = f"no crossing: {found.probability_none:.1%} of draws"
+    text = f"none within {FAR:.0f} decades: {1 - _probability(found):.0%} of draws"
     strip.text(0.02, 0.85, text, transform=strip.transAxes, va="top", fontsize=8.0)

@@ -92,7 +92,7 @@ def _fewer_tokens(found: Reached) -> list[Row]:
         return []
     first, last = passed[0], passed[-1]
     told = f"N = {exact(float(found.N[first]))} over N = {exact(float(found.N[last]))}, as measured"
-    name = f"tokens to {found.loss[0]:.2f} nats, smallest over largest size"
+    name = f"tokens to {found.loss[0]:.2f} nats, smallest over largest size measured there"
     return [Row(name, None, float(tokens[first] / tokens[last]), None, 2, "", told)]
 
 

@@ -101,7 +101,11 @@ def _remark(judged: LeaveOneOut | str) -> str:
     worse = next(law for law in judged.elpd if law != judged.best)
     gap, error = judged.difference(worse)
     names = {"power-n": "the power law", "logarithm": "the logarithm"}
-    clear = "which tells them apart" if gap > 2 * error else "which does not tell them apart"
+    clear = (
+        "more than twice its standard error, on few runs of some two decades"
+        if gap > 2 * error
+        else "within twice its standard error"
+    )
     by = f"{gap:.1f} ± {error:.1f} nats, {clear}"
     return f"{said}By leave-one-out {names[judged.best]} predicts our runs better by {by}."
 
