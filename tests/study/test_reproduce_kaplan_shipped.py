@@ -83,3 +83,66 @@ def test_forecasts_with_discrepancy_hold_the_top_decade_and_the_law_alone_does_n
     assert rows["coverage of 90 %, the paper's law alone, no discrepancy"].ours < 0.7
     error = "median error of the forecast, "
     assert rows[f"{error}the law with a floor"].ours < rows[f"{error}the paper's law"].ours
+
+
+def interval(row: Row) -> tuple[float, float]:
+    assert row.interval90 is not None
+    return row.interval90
+
+
+def test_larger_models_need_fewer_tokens(data: Data) -> None:
+    """Figures 2 and 19."""
+    measured = [row for name, row in rows_of(data, "training-efficiency").items() if name.startswith("tokens to")]
+    assert measured[0].ours > 10
+    low, high = interval(rows_of(data, "minimal-cost")["E_min, smallest over largest size"])
+    assert 10 < low < high < 100
+
+
+def test_embeddings_left_out_collapse_no_worse_than_counted(data: Data) -> None:
+    """Figure 6: about a power law better, about a curve alike, so that the paper's collapse is not shown."""
+    rows = rows_of(data, "embeddings")
+    assert interval(rows["spread about a power law, counted over left out"])[0] > 1
+    low, high = interval(rows["spread about a curve, counted over left out"])
+    assert low < 1 < high
+    assert rows["0-layer model above that line at its largest"].ours > 20
+
+
+def test_slices_and_contours_have_the_shape_of_the_laws(data: Data) -> None:
+    """Figures 11 and 18."""
+    rows = rows_of(data, "slices")
+    assert rows["slices at fixed compute with a minimum between sizes"].ours >= 5
+    by_batches = rows["exponent of N* by isoFLOP minima, B_crit of the batch sweeps"]
+    assert overlap(by_batches, rows_of(data, "allocation")["p_N"])
+    assert rows_of(data, "contours")["error of ln L about the hyperbolas"].ours < 0.025
+
+
+def test_depth_alone_makes_no_difference_on_any_text(data: Data) -> None:
+    """Figure 24, from two layers to aspect 4."""
+    for name, row in rows_of(data, "depth").items():
+        low, high = interval(row)
+        assert low < 0 < high, name
+
+
+def test_a_power_law_predicts_better_than_a_logarithm(data: Data) -> None:
+    """Figure 23."""
+    assert interval(rows_of(data, "logarithm")["elpd of the power law over the logarithm"])[0] > 0
+
+
+def test_tables_repeat_what_figures_say(data: Data) -> None:
+    """Tables 4 to 6 and their figures are one analysis; the exponents of the allocation add up."""
+    size = rows_of(data, "one-variable")["α_N of L(N)"]
+    assert rows_of(data, "held-fixed")["L(N): α_N"].ours == size.ours
+    assert rows_of(data, "constants")["α_N"].interval90 == size.interval90
+    rows = rows_of(data, "allocation")
+    assert rows["p_N"].ours + rows["p_B"].ours + rows["p_S"].ours == pytest.approx(1, abs=0.02)  # medians
+    assert rows["p_D"].ours == pytest.approx(rows["p_B"].ours + rows["p_S"].ours, abs=0.02)
+
+
+def test_byte_pairs_save_loss_per_byte(data: Data) -> None:
+    rows = rows_of(data, "tokenizer")
+    assert rows["loss per byte, byte pairs over bytes, largest shared size"].ours < -5
+    assert interval(rows["α_S, byte pairs less bytes"])[1] < 0
+
+
+def test_tables_without_a_system_lead_to_where_they_are() -> None:
+    assert [find([name])[0].figure for name in ("T1", "T2", "T3")] == ["T4", "F4", "F4"]
