@@ -27,6 +27,8 @@ TINY_N, SMALL_N, SMALL_C, MANY_TOKENS = 100.0, 1000.0, 1e9, 1e6
 _UNITS_IN_NAME = re.compile(r"(?<![a-z])(?:(bits?|bpb|bpc|bpt)|(ppl|perplexity))(?![a-z])")
 
 _ID_IN_NAME = re.compile(r"(?:^|[^a-z])(?:runs?|names?|ids?|exp|experiment|trial|job|uuid)(?![a-z])")
+_STEP = re.compile(r"(?:current|global|train(?:ing)?)?[_ ]?(?:steps?|iter(?:ation)?s?)")
+"""Columns of the step that a row was measured at; those of runs' lengths are rather called total or max steps."""
 CURVE_POINTS = 3
 """Rows of one id from which growing tokens look like a learning curve."""
 
@@ -159,8 +161,8 @@ def curve_warning(
 ) -> str | None:
     """The sentence, after a `DataWarning`, if rows without run ids look like points of learning curves.
 
-    They do if a column of text that is named like an id repeats over most rows, each time with one N, and with tokens
-    that grow from row to row while the loss falls.
+    They do if a column that is named like an id repeats over most rows, each time with one N, and with tokens that grow
+    from row to row while the loss falls; or if there is a column of the step reached and successive rows do so.
 
     Parameters
     ----------
@@ -171,22 +173,33 @@ def curve_warning(
     """
     N, tokens, loss = (columns[name] for name in ("N", "tokens", "loss"))
     for name, values in extra.items():
-        if values.dtype.kind != "U" or not _ID_IN_NAME.search(name.lower()):
+        if _could_be_ids(name, values):
+            groups = [np.flatnonzero(values == value) for value in np.unique(values[values != ""])]
+            what, cure = f"{{}} values of the column {name!r}, each with one N,", f"map run={name}, or"
+        elif _STEP.fullmatch(name.lower()):
+            breaks = (np.diff(N) != 0) | ~(np.diff(tokens) > 0)
+            groups = np.split(np.arange(len(N)), np.flatnonzero(breaks) + 1)
+            what, cure = f"one N {{}} times, by the column {name!r} at several steps, with", "give each run an id, or"
+        else:
             continue
-        groups = [np.flatnonzero(values == value) for value in np.unique(values[values != ""])]
         curves = [group for group in groups if _is_curve(N[group], tokens[group], loss[group])]
         points = sum(map(len, curves))
         if 2 * points > len(values):
             first = name_rows([str(rows[i]) for i in curves[0].tolist()], most=3)
             text = (
-                f"{origin}: {points} rows repeat {len(curves)} values of the column {name!r}, each with one N, growing "
-                f"tokens and a falling loss (the first in {first}): this looks like learning curves, but without a run "
-                "id every point counts as a run of its own, so that intervals come out too narrow: "
-                f"map run={name}, or select the last points (--where)"
+                f"{origin}: {points} rows repeat {what.format(len(curves))} growing tokens and a falling loss (the first "
+                f"in {first}): this looks like learning curves, but without a run id every point counts as a run of its "
+                f"own, so that intervals come out too narrow: {cure} select the last points (--where)"
             )
             warnings.warn(text, DataWarning, stacklevel=5)
             return text
     return None
+
+
+def _could_be_ids(name: str, values: NDArray[Any]) -> bool:
+    """Text or whole numbers, named like an id."""
+    whole = values.dtype.kind in "iu" or (values.dtype.kind == "f" and bool(np.all(values == np.rint(values))))
+    return (values.dtype.kind == "U" or whole) and bool(_ID_IN_NAME.search(name.lower()))
 
 
 def _is_curve(N: Column, tokens: Column, loss: Column) -> bool:

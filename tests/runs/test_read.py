@@ -337,10 +337,25 @@ def test_checkpoints_without_a_run_id_look_like_learning_curves(name: str) -> No
     read_runs(columns, {"run": name})
 
 
+def test_checkpoints_by_whole_numbers_look_like_learning_curves() -> None:
+    with pytest.warns(DataWarning, match=r"8 rows repeat 2 values of the column 'run_id'.*map run=run_id"):
+        read_runs(checkpoints(run_id=[7] * 4 + [8] * 4))
+
+
+@pytest.mark.parametrize("name", ["step", "global_step", "iteration", "Train steps"])
+def test_checkpoints_by_step_look_like_learning_curves(name: str) -> None:
+    columns = checkpoints(**{name: [100, 200, 300, 400] * 2})
+    with pytest.warns(DataWarning, match=rf"8 rows repeat one N 2 times, by the column '{name}'.*give each run an id"):
+        read_runs(columns)
+    read_runs({**columns, "run": [0] * 4 + [1] * 4})
+
+
 def test_sweeps_do_not_look_like_learning_curves() -> None:
     read_runs(checkpoints(size=["10M"] * 4 + ["100M"] * 4))  # a grid whose column of text names the model
     read_runs(checkpoints(run_name=list("abcdefgh")))
     read_runs(checkpoints(run_name=["a", "b"] * 4))  # one id, two sizes: no run
+    read_runs(checkpoints(total_steps=[100, 200, 300, 400] * 2))  # the lengths of runs
+    read_runs(checkpoints(run_name=[0.5] * 4 + [1.5] * 4))  # no whole numbers: a setting
     rises = checkpoints(run_name=["a"] * 4 + ["b"] * 4)
     read_runs({**rises, "loss": rises["loss"][::-1]})
 
