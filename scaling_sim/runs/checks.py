@@ -187,9 +187,9 @@ def curve_warning(
         if 2 * points > len(values):
             first = name_rows([str(rows[i]) for i in curves[0].tolist()], most=3)
             text = (
-                f"{origin}: {points} rows repeat {what.format(len(curves))} growing tokens and a falling loss (the first "
-                f"in {first}): this looks like learning curves, but without a run id every point counts as a run of its "
-                f"own, so that intervals come out too narrow: {cure} select the last points (--where)"
+                f"{origin}: {points} rows repeat {what.format(len(curves))} growing tokens and a falling loss "
+                f"(the first in {first}): this looks like learning curves, but without a run id every point counts as "
+                f"a run of its own, so that intervals come out too narrow: {cure} select the last points (--where)"
             )
             warnings.warn(text, DataWarning, stacklevel=5)
             return text
