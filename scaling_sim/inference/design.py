@@ -14,6 +14,7 @@ from scaling_sim.inference.curves import MAX_POINTS, thinned
 from scaling_sim.laws.base import Law
 from scaling_sim.laws.observations import Observations
 from scaling_sim.laws.registry import get_law, law_names
+from scaling_sim.runs.columns import nearest_columns
 from scaling_sim.runs.table import RunTable
 
 Array = NDArray[np.float64]
@@ -44,7 +45,7 @@ def prepare(runs: RunTable, law: Law) -> Observations:
     missing = law.missing(runs)
     if missing:
         raise DesignError(
-            f"{law.name} needs {'; '.join(missing)}; {runs.source or 'the table'} has none. "
+            f"{law.name} needs {'; '.join(missing)}; {runs.source or 'the table'} has none{_near(missing, runs)}. "
             f"Laws that its columns allow: {', '.join(allowed_laws(runs)) or 'none'}"
         )
     data = law.observe(runs)
@@ -52,6 +53,12 @@ def prepare(runs: RunTable, law: Law) -> Observations:
     _check_response(law, data)
     notes = _check_design(law, data)
     return _thin(data.take(np.arange(len(data)), notes), runs)
+
+
+def _near(missing: tuple[str, ...], runs: RunTable) -> str:
+    """What to map the lacking columns from, where the table has columns of like names."""
+    hints = (nearest_columns(name, name, list(runs.extra)) for name in missing)
+    return "".join(f", perhaps {hint}" for hint in hints if hint)
 
 
 def check_noise(law: Law, data: Observations, residuals: Array) -> None:
@@ -146,7 +153,7 @@ def _check_range(law: Law, name: str, log_values: Array, data: Observations) -> 
     if spread < np.log(MIN_RANGE) and name == "B":
         return [f"only one batch: {exponent}, B_star and S_c are not identified apart from their priors"]
     if spread < np.log(10.0) and name not in ("B", "loss"):
-        return [f"{name} spans {spread / np.log(10.0):.2f} decades: {exponent} may be dominated by its prior"]
+        return [f"{name} spans {spread / np.log(10.0):.2f} decades, less than one: {exponent} rests on a short range"]
     return []
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from scaling_sim.errors import ConfigError, LawError
 from scaling_sim.laws.base import Array, Centre, Coordinate, Law, Normal, Parameters, log_of, stack
-from scaling_sim.laws.bowls import bowls
+from scaling_sim.laws.bowls import Bowl, bowls
 from scaling_sim.laws.observations import Observations
 from scaling_sim.runs.table import RunTable
 
@@ -108,5 +108,24 @@ class OptimumLaw(Law):
             run=np.array([f"N={bowl.N:.4g}, tokens={bowl.tokens:.4g}" for bowl in found], dtype=np.str_),
             row=np.full(len(found), -1, dtype=np.int64),
             dropped={why: runs.row_names(reason == why) for why in dict.fromkeys(reason[reason != ""])},
-            notes=(f"{note}{self.window:.2g} of the lowest",),
+            notes=(f"{note}{self.window:.2g} of the lowest", *self._sensitivity(runs)),
         )
+
+    def _sensitivity(self, runs: RunTable) -> tuple[str, ...]:
+        """A note on how far the exponents hang on the window, which no interval of the fit contains."""
+        windows = (self.window / 2, self.window, 1.5 * self.window)
+        found = {window: _exponents(bowls(runs, self.variable, window)[0], self.variable) for window in windows}
+        told = [f"{a:.2f} and {b:.2f} within {window:.2g}" for window, (a, b) in found.items() if np.isfinite(a)]
+        where = "the exponents of N and tokens hang on how far up the losses are read, which their intervals leave out"
+        return (f"{where}: {', '.join(told)} (weighted least squares)",) if len(told) > 1 else ()
+
+
+def _exponents(found: Sequence[Bowl], variable: str) -> tuple[float, float]:
+    """Exponents of N and tokens by weighted least squares through the optima of cells; NaN of too few of them."""
+    columns = np.log([[np.e, bowl.N, bowl.tokens] for bowl in found]).reshape(-1, 3)
+    if np.linalg.matrix_rank(columns) < 3:
+        return np.nan, np.nan
+    weight = 1 / np.array([bowl.error[variable] for bowl in found])
+    best = np.log([bowl.best[variable] for bowl in found])
+    _, a, b = np.linalg.lstsq(columns * weight[:, None], best * weight, rcond=None)[0]
+    return float(a), float(b)

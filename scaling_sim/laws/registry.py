@@ -37,6 +37,7 @@ _BUILT_IN = {
     "batch-size": "batch_size:BatchSize",
 }
 _REGISTERED: dict[str, type[Law]] = {}
+_OWN = "; a law of your own is known once its module is imported (--import FILE, import_laws)"
 
 
 def law_names() -> tuple[str, ...]:
@@ -75,7 +76,7 @@ def _class(name: str) -> type[Law]:
     if name not in _BUILT_IN:
         close = get_close_matches(str(name).lower().replace("_", "-"), law_names(), n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"law must be one of {', '.join(law_names())}; got {name!r}{hint}")
+        raise ConfigError(f"law must be one of {', '.join(law_names())}; got {name!r}{hint or _OWN}")
     module, cls = _BUILT_IN[name].split(":")
     found: type[Law] = getattr(import_module(f"scaling_sim.laws.{module}"), cls)
     return found

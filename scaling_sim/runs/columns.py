@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,15 +27,16 @@ NAMES = (*NUMBERS, *FLAGS, *TEXTS)
 
 _SYNONYMS = {
     "N": ("param", "model size", "size", "n_"),
-    "D": ("token", "data", "unique"),
-    "tokens": ("token", "data", "seen"),
+    "D": ("tok", "data", "unique"),
+    "tokens": ("tok", "data", "seen"),
     "C": ("flop", "compute"),
     "B": ("batch",),
     "S": ("step", "iteration", "update"),
-    "loss": ("loss", "nll", "entropy"),
+    "loss": ("loss", "nll", "entropy", "bits", "bpb", "ppl", "perplexity"),
     "run": ("run", "name", "id"),
 }
 _MISSING = {"", "na", "n/a", "none", "null", "-"}
+_DECIMAL_COMMA = re.compile(r"'-?\d+,\d+(?:[eE][-+]?\d+)?'$")
 _TRUE, _FALSE = {"true", "1", "1.0", "yes", "y"}, {"false", "0", "0.0", "no", "n", ""}
 
 
@@ -146,9 +148,10 @@ class Cells:
                 if not empty[i]:
                     bad.append(f"{self.raw.rows[i]} has {cell!r}")
         if bad:
+            points = "write decimal points instead of commas, or " * all(map(_DECIMAL_COMMA.search, bad))
             raise DataError(
                 f"{self.raw.origin}: column {self.label(ours)} must hold plain numbers such as 7e9, but {_some(bad)}; "
-                f"correct these cells, leave them empty, or do not read the column (--columns {f'{ours}='!r})"
+                f"{points}correct these cells, leave them empty, or do not read the column (--columns {f'{ours}='!r})"
             )
         return values, empty
 
@@ -222,15 +225,22 @@ class _Named(Mapping[str, Sequence[Any]]):
 
 def missing_column(ours: str, theirs: str, available: Sequence[str], origin: str) -> DataError:
     """A DataError that lists the columns of ``origin`` and suggests the nearest."""
+    near = nearest_columns(ours, theirs, available)
+    hint = f"; perhaps {near}" if near else ""
+    wanted = f"column {theirs!r}" if theirs == ours else f"column {theirs!r} (for {ours})"
+    return DataError(f"{origin} has no {wanted}; its columns are {', '.join(map(repr, available)) or 'none'}{hint}")
+
+
+def nearest_columns(ours: str, theirs: str, available: Sequence[str]) -> str:
+    """The mapping that was perhaps meant, ``--columns 'tokens=toks'``, for a column that is not there; or "".
+
+    Names like the one asked for come first, then those that hold a word used for what is meant.
+    """
     lower = {name.lower(): name for name in available}
     close = [lower[name] for name in difflib.get_close_matches(theirs.lower(), lower, n=3, cutoff=0.6)]
     close += [name for name in available if any(word in name.lower() for word in _SYNONYMS.get(ours, ()))]
-    hint = ""
-    if close:
-        listed = " or ".join(f"{ours}={name}" for name in list(dict.fromkeys(close))[:3])
-        hint = f"; perhaps --columns {listed!r}"
-    wanted = f"column {theirs!r}" if theirs == ours else f"column {theirs!r} (for {ours})"
-    return DataError(f"{origin} has no {wanted}; its columns are {', '.join(map(repr, available)) or 'none'}{hint}")
+    listed = " or ".join(f"{ours}={name}" for name in list(dict.fromkeys(close))[:3])
+    return f"--columns {listed!r}" if close else ""
 
 
 def is_empty(cell: Any) -> bool:

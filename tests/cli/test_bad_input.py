@@ -40,6 +40,11 @@ REFUSED: list[tuple[str, str, Rows, str]] = [
     ("zero tokens", "N,tokens,loss", changed(10, tokens=0), "must be positive and finite, but it is 0 in row 10"),
     ("negative tokens", "N,tokens,loss", changed(10, tokens=-1), "but it is -1 in row 10"),
     ("a word for a number", "N,tokens,loss", changed(3, N="10M"), "must hold plain numbers such as 7e9, but row 3 has"),
+    ("decimal commas", "N,tokens,loss", [(N, t, f"{y:.3f}".replace(".", ",")) for N, t, y in GRID],
+     "write decimal points instead of commas"),
+    ("misspelt tokens", "N,tokenz,loss", GRID, "has none, perhaps --columns 'tokens=tokenz'"),
+    ("short for tokens", "N,toks,loss", GRID, "has none, perhaps --columns 'tokens=toks'"),
+    ("bits instead of a loss", "N,tokens,val_bits", GRID, "perhaps --columns 'loss=val_bits'"),
     ("an empty N", "N,tokens,loss", changed(3, N=""), "N is empty in row 3; fill these cells"),
     ("a run twice", "run,N,tokens,loss", [("a", *GRID[0]), *((f"r{i}", *row) for i, row in enumerate(GRID)),
      ("a", *GRID[0])], "1 rows repeat a run id (and step): row 12, for example 'a'"),
@@ -130,7 +135,7 @@ def test_a_model_without_layers_is_counted(facts: Any, table: Callable[..., str]
 def test_under_a_decade_is_noted(facts: Any, table: Callable[..., str]) -> None:
     rows = [(N, t, loss(N, t)) for N, t in product((1e8, 2e8, 4e8), (1e9, 1e10, 1e11))]
     notes = facts("fit", table("N,tokens,loss", rows), "--point")["notes"]
-    assert "N spans 0.60 decades: alpha may be dominated by its prior" in notes
+    assert "N spans 0.60 decades, less than one: alpha rests on a short range" in notes
 
 
 def test_names_are_harmless_in_spreadsheets_and_reports(cli: Any, table: Callable[..., str], tmp_path: Path) -> None:

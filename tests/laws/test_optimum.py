@@ -86,6 +86,15 @@ def test_every_row_is_used_or_named() -> None:
     assert used >= 8 * len(data)
 
 
+def test_what_the_window_does_to_the_exponents_is_told() -> None:
+    """Without noise every window gives the exponents of the truth; one cell has none, and no note."""
+    cells = Tuning(N=(1e7, 1e8, 1e9), tokens=(1e9, 1e10, 1e11), lr=log_spaced(1e-5, 1e-1, 60))
+    told = get_law("learning-rate").observe(sweep(cells)).notes[1]
+    assert "hang on how far up the losses are read" in told
+    assert told.count("-0.71 and 0.31 within") == 2  # and .30 in the narrowest, where points are few
+    assert len(get_law("learning-rate").observe(sweep()).notes) == 1
+
+
 def test_lengths_that_differ_by_rounding_make_one_cell() -> None:
     runs = sweep()
     jitter = 1 + 0.005 * np.sin(np.arange(len(runs)))
