@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from scaling_sim_torch.products import is_tried, product
+
 MAX_LOGITS = 256 * 2**20
 
 
@@ -23,7 +25,7 @@ def head_losses(y_MRD: Tensor, embedding_MVD: Tensor, targets_MR: Tensor) -> Ten
     """Loss of every row, (M, R) float32; no gradient."""
     losses_MR = torch.empty(targets_MR.shape, dtype=torch.float32, device=y_MRD.device)
     for first, rows in _chunks(y_MRD, embedding_MVD):
-        _rows(_product(y_MRD[:, rows], embedding_MVD.transpose(1, 2)), targets_MR, losses_MR, first, None)
+        _rows(_logits(y_MRD[:, rows], embedding_MVD), targets_MR, losses_MR, first, None)
     return losses_MR
 
 
@@ -43,7 +45,7 @@ def head_gradient(
     """
     grad_y_MRD = torch.empty_like(y_MRD)
     for first, rows in _chunks(y_MRD, embedding_MVD):
-        logits_MrV = _product(y_MRD[:, rows], embedding_MVD.transpose(1, 2))
+        logits_MrV = _logits(y_MRD[:, rows], embedding_MVD)
         _rows(logits_MrV, targets_MR, losses_MR, first, scale)
         grad_y_MRD[:, rows] = _product(logits_MrV, embedding_MVD)
         _accumulate(grad_MVD, logits_MrV.transpose(1, 2), y_MRD[:, rows])
@@ -54,6 +56,13 @@ def _chunks(y_MRD: Tensor, embedding_MVD: Tensor) -> list[tuple[int, slice]]:
     num_members, num_rows, _ = y_MRD.shape
     size = chunk_rows(num_members, num_rows, embedding_MVD.shape[1], y_MRD.element_size())
     return [(first, slice(first, min(first + size, num_rows))) for first in range(0, num_rows, size)]
+
+
+def _logits(y_MrD: Tensor, embedding_MVD: Tensor) -> Tensor:
+    if is_tried(embedding_MVD):
+        logits_rV: Tensor = product(y_MrD[0], embedding_MVD[0], True)
+        return logits_rV[None]
+    return _product(y_MrD, embedding_MVD.transpose(1, 2))
 
 
 def _product(a_Mij: Tensor, b_Mjk: Tensor) -> Tensor:
