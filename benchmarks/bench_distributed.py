@@ -59,10 +59,12 @@ def batches(row: Row, batch: int, num: int) -> tuple[Any, Any]:
 
 
 def start(row: Row, batch: int, device: str, *, sharded: bool = False) -> Any:
+    from scaling_sim_torch.compiling import prepare_compilers
     from scaling_sim_torch.fast import StackedTrainer
     from scaling_sim_torch.plan import Plan, make_plan
     from scaling_sim_torch.sharded_trainer import ShardedTrainer
 
+    prepare_compilers()
     cohort, compiled = cohort_of(row, batch), device != "cpu"
     kind, plan = StackedTrainer, make_plan(cohort, device, "bfloat16")
     if sharded or not compiled:

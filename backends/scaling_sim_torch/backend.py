@@ -95,7 +95,8 @@ class TorchBackend:
 
         from scaling_sim_torch.selfcheck import TOLERANCE, kernel_error
 
-        error = kernel_error(cohort.shape, torch.device(device))
+        with torch.cuda.device(device):
+            error = kernel_error(cohort.shape, torch.device(device))
         if error <= TOLERANCE:
             return True
         warnings.warn(

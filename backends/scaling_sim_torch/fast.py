@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from contextlib import nullcontext
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +28,20 @@ from scaling_sim_torch.plan import Plan
 from scaling_sim_torch.stacked import StackedModel
 from scaling_sim_torch.trainer import ALL_BITS, TorchTrainer
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def on_own_card(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """A trainer's method with its card as the current one: graphs, streams and Triton's launches belong to that."""
+
+    @wraps(method)
+    def call(self: Any, /, *given: P.args, **named: P.kwargs) -> R:
+        with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
+            return method(self, *given, **named)
+
+    return call
+
 
 class FastTrainer(TorchTrainer, ABC):
     """What both fast paths share: tables on the device, replays, and losses read back once per call."""
@@ -39,6 +55,7 @@ class FastTrainer(TorchTrainer, ABC):
         self.plan = plan
         super().__init__(cohort, splits, device, precision, deterministic=False)
 
+    @on_own_card
     def advance(self, first_step: int, starts: NDArray[np.int64], lr: NDArray[np.float64]) -> NDArray[np.float64]:
         """Losses (K, M) of K updates; see `Trainer.advance`."""
         check_batches(starts, lr, len(self.members), self.cohort)
@@ -57,6 +74,7 @@ class FastTrainer(TorchTrainer, ABC):
             losses.append(tables.record[: part.stop - first].cpu().numpy())
         return np.concatenate(losses)
 
+    @on_own_card
     def evaluate(self, split: str, starts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean loss per position (M, T) and its standard error over sequences (M,); see `Trainer.evaluate`."""
         check_split_name(split, list(self.splits))
@@ -70,6 +88,7 @@ class FastTrainer(TorchTrainer, ABC):
         means_MS = gathered(torch.cat(means, dim=1), len(starts_nMB))
         return mean_MT.cpu().numpy(), standard_error(means_MS.cpu().numpy())
 
+    @on_own_card
     def gradient_noise(self, starts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """|g_i|² (M, n) and |mean g|² (M,); see `Trainer.gradient_noise`."""
         starts_MnB = self._checked_starts("train", check_member_axis(starts, len(self.members)))
@@ -82,11 +101,13 @@ class FastTrainer(TorchTrainer, ABC):
         mean_M = torch.linalg.vector_norm(mean_MP, dim=1, dtype=torch.float64).square()
         return gathered(torch.stack(squares, dim=1), len(starts_nMB)).cpu().numpy(), mean_M.cpu().numpy()
 
+    @on_own_card
     def retire(self, ids: Sequence[int]) -> None:
         """Remove members; the next chunk is captured anew without them."""
         super().retire(ids)
         self._placed()
 
+    @on_own_card
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Continue from ``state``; see `Trainer.load_state`."""
         super().load_state(state)

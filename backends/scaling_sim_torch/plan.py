@@ -11,6 +11,10 @@ from scaling_sim_torch.memory import fit, fused_bytes, unshared_bytes
 CAPTURE_BELOW = 3e8
 """Parameters of all members together up to which whole updates are captured; beyond, launches are hidden anyway."""
 
+SHARE_OF_FREE = 0.85
+"""Of the free memory that the estimate of a sharded model may take: once one rank has run out, the ranks cannot go on
+with smaller micro-batches, since the others wait for it."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -78,7 +82,7 @@ def _plan_of_ranks(cohort: Cohort, ranks: int, free: float | None) -> Plan:
     if free is None or needed <= free or why_not_sharded(cohort) is not None:
         return replace(stacked_plan(cohort, shared, free, ranks), capture=False)
     reason = f"{shared} and its weights (FSDP2): whole it needs {needed / 2**30:.1f} GiB of {free / 2**30:.1f} free"
-    micro, checkpointed = fit(cohort, free, ranks, sharded=True)
+    micro, checkpointed = fit(cohort, SHARE_OF_FREE * free, ranks, sharded=True)
     return Plan("sharded", reason, compiled=True, checkpointed=checkpointed, micro_batches=micro)
 
 

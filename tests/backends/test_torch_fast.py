@@ -318,6 +318,24 @@ def test_replayed_updates_equal_single_ones(torch):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("shape", [SMALL, Shape(n_layer=1, d_model=512, n_head=8, n_ctx=64, vocab_size=256)], ids=str)
+def test_any_card_trains_as_the_first_one(torch, shape):
+    """Kernels, graphs and streams belong to the current card, which a caller need not set."""
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one card")
+    cohort, rng = cohort_of(shape, batch=8), np.random.default_rng(0)
+    splits = {"train": (np.cumsum(rng.integers(0, 3, 5000)) % 256).astype(np.uint8)}
+    starts, lr, found = rng.integers(0, 4000, (12, 1, 8)), np.full((12, 1), 1e-3), []
+    for device in ("cuda:0", f"cuda:{torch.cuda.device_count() - 1}"):
+        trainer = BACKEND.start(cohort, splits, device, "bfloat16")
+        losses = trainer.advance(0, starts, lr)
+        noise = trainer.gradient_noise(starts[:2].transpose(1, 0, 2))[0]
+        found.append((losses, trainer.evaluate("train", starts[:2].transpose(1, 0, 2))[0], noise))
+    for got, expected in zip(*found, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0.05, atol=1e-3)
+
+
+@pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.parametrize(("n_layer", "d_model", "n_head"), [(1, 16, 1), (2, 32, 2), (2, 64, 2), (4, 128, 4)])
 def test_final_losses_of_paired_runs(torch, n_layer, d_model, n_head):
