@@ -1,13 +1,16 @@
 """One large model on several GPUs: speed, curve and checkpoints beside one GPU.
 
     python benchmarks/bench_distributed.py --json                 # 1 and 2 GPUs, DDP and FSDP2
+    python benchmarks/bench_distributed.py --left 6 --json        # too large for the 6 GiB left on each of two GPUs
     python benchmarks/bench_distributed.py --cpu --json           # the same program with tiny models and gloo
 
 One object per row. ``ddp equal batch per GPU`` and ``ddp equal global batch`` have ``ratio`` = tokens per second over
 those of one GPU; ``curve`` rows the largest difference of the losses of 2 × UPDATES updates from those of one GPU,
 with a second run on one GPU beside them (``again``: what atomics alone change); ``resumed`` rows that of the second
 half, continued by one GPU from the state that two GPUs wrote, and in ``from_two_gpus_nats`` its difference from
-theirs. Every number of GPUs is a group of processes with torchrun's variables; the state travels through a file.
+theirs. With ``--left`` all memory of two GPUs but so many GiB is taken and the planner chooses: its plan, the peak
+beyond what was taken, and the largest difference from one GPU's losses. Every number of GPUs is a group of processes
+with torchrun's variables; the state travels through a file.
 """
 
 from __future__ import annotations
@@ -27,7 +30,13 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "backends")]
 
 UPDATES = 10
-CARD = {"speed": (24, 1024, 16, 50304, 1024, 48), "curve": (12, 768, 12, 50304, 1024, 16), "updates": 6, "rounds": 3}
+CARD = {
+    "speed": (24, 1024, 16, 50304, 1024, 48),
+    "curve": (12, 768, 12, 50304, 1024, 16),
+    "squeezed": (24, 1024, 16, 50304, 1024, 16),
+    "updates": 6,
+    "rounds": 3,
+}
 TINY = {"speed": (2, 64, 2, 256, 32, 8), "curve": (2, 64, 2, 256, 32, 8), "updates": 2, "rounds": 1}
 Row = tuple[int, int, int, int, int, int]
 
@@ -134,6 +143,29 @@ def group(options: dict[str, Any], size: int, folder: Path) -> dict[str, Any]:
     return found
 
 
+def squeezed(options: dict[str, Any], size: int) -> dict[str, Any]:
+    """What the planner makes of a model where two GPUs have `left` GiB each, or one has all its memory."""
+    import torch
+
+    from scaling_sim_torch import BACKEND
+
+    device, taken = "cuda:0", 0
+    if size > 1:
+        device = BACKEND.ranks().device
+        taken = max(0, int(torch.cuda.mem_get_info()[0] - options["left"] * 2**30))
+    ballast = torch.empty(taken, dtype=torch.uint8, device=device)
+    row = tuple(options["squeezed"])
+    trainer = BACKEND.start(cohort_of(row, row[5]), {"train": tokens_of(row)}, device, "bfloat16")
+    starts, lr = batches(row, row[5], 3 * options["updates"])
+    first = trainer.advance(0, starts[: options["updates"]], lr[: options["updates"]])
+    began = time.perf_counter()
+    rest = trainer.advance(options["updates"], starts[options["updates"] :], lr[options["updates"] :])
+    ms = 1e3 * (time.perf_counter() - began) / len(rest)
+    gib = (torch.cuda.max_memory_allocated() - ballast.numel()) / 2**30
+    losses = [*first[:, 0].tolist(), *rest[:, 0].tolist()]
+    return {"plan": str(trainer.plan), "ms": round(ms, 1), "gib": round(gib, 2), "losses": losses}
+
+
 def launch(options: dict[str, Any], size: int, folder: Path) -> dict[str, Any]:
     """One process per GPU; rank 0's findings."""
     port = str(29500 + os.getpid() % 1000)
@@ -183,18 +215,25 @@ def rows_of(options: dict[str, Any], one: dict[str, Any], two: dict[str, Any]) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--left", type=float, default=0.0, metavar="GIB", help="take all other memory of two GPUs")
     parser.add_argument("--json", action="store_true", help="one object per row (the only form there is)")
     parser.add_argument("--group", help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.group:
-        print(json.dumps(group(json.loads(given.group), given.size, given.folder)), flush=True)
+        asked = json.loads(given.group)
+        found = squeezed(asked, given.size) if asked["left"] else group(asked, given.size, given.folder)
+        print(json.dumps(found), flush=True)
         os._exit(0)  # no waiting for each other's destructors
-    options = {**(TINY if given.cpu else CARD), "cpu": given.cpu}
+    options = {**(TINY if given.cpu else CARD), "cpu": given.cpu, "left": given.left}
     with tempfile.TemporaryDirectory() as folder:
         two = launch(options, 2, Path(folder))
         one = launch(options, 1, Path(folder))
+    if given.left:
+        gap = max(abs(a - b) for a, b in zip(two.pop("losses"), one.pop("losses"), strict=True))
+        print(json.dumps({"left": given.left, "two": two, "one": one, "largest_difference_nats": gap}))
+        return
     for line in rows_of(options, one, two):
         print(json.dumps(line), flush=True)
 

@@ -8,7 +8,7 @@ memory. Small rows: the peer replays one captured, compiled, stacked update on f
 has a learning rate and clips per member, and records losses. Every side is a process of its own; the two of a row take
 turns, since a card at its power limit is the slower the warmer it is. All small rows compile at the same time, large
 ones one after another; where the two of a row do not fit beside one another, name one with ``--only``.
-``peak``: 8192³ bfloat16 product of random data, in the process of that side, after its last turn.
+``peak``: 8192³ bfloat16 product of random data, the larger of both sides' measurements after their last turns.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ def report(row: tuple[int, ...], found: dict[str, Any]) -> dict[str, Any]:
     """One line of the table."""
     n_layer, d, heads, members, vocab, context, batch = row
     tokens = members * batch * context
+    peak = max((measured["peak"] for measured in found.values() if "ms" in measured), default=0.0)
     line = {"shape": [n_layer, d, heads], "members": members, "vocab": vocab, "context": context, "batch": batch}
     for which, measured in found.items():
         if "ms" not in measured:
@@ -127,11 +128,9 @@ def report(row: tuple[int, ...], found: dict[str, Any]) -> dict[str, Any]:
             f"{which}_tokens_per_second": round(tokens / measured["ms"] * 1e3),
         }
         line |= {f"{which}_spread_ms": round(measured["spread"], 4), f"{which}_gib": round(measured["gib"], 2)}
-        full, causal = (
-            f * tokens / measured["ms"] / 1e9 / measured["peak"] for f in flops_per_token(n_layer, d, vocab, context)
-        )
+        full, causal = (f * tokens / measured["ms"] / 1e9 / peak for f in flops_per_token(n_layer, d, vocab, context))
         line |= {f"{which}_peak_share": round(full, 4), f"{which}_peak_share_causal": round(causal, 4)}
-        line["peak_tflops"] = round(measured["peak"])
+        line["peak_tflops"] = round(peak)
     if all("ms" in measured for measured in found.values()) and len(found) == 2:
         line["ratio"] = round(found["peer"]["ms"] / found["ours"]["ms"], 3)
     return line

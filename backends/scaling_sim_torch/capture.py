@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ class Replays:
     """
 
     def __init__(self, update: Callable[[], None], device: torch.device, *, capture: bool = True) -> None:
-        self.update = update
+        self.update, self.device = update, device
         self.captures = capture and device.type == "cuda"
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self.warm = False
@@ -85,7 +86,7 @@ class Replays:
 
     def _warm_up(self) -> None:
         """The first update, on a side stream as capturing demands."""
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream = _stream(self.device)
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             self.update()
@@ -95,8 +96,15 @@ class Replays:
     def _capture(self, size: int) -> torch.cuda.CUDAGraph:
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=_stream(self.device)):
             for _ in range(size):
                 self.update()
         self.graphs[size] = graph
         return graph
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """Where updates of a card are captured; PyTorch's own belongs to the first card that captured anything."""
+    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return stream
