@@ -78,9 +78,17 @@ class StudyPlan:
         ]
         total = (
             f"{facts['num_runs']} runs, {facts['compute_flops']:.3g} FLOP, about {self.seconds:.0f} s"
-            f" (budget {facts['budget_seconds']:.0f} s), corpus {self.corpus_name}: {self.corpus_tokens:,} tokens"
+            f" (budget {facts['budget_seconds']:.0f} s with fits and report), corpus {self.corpus_name}: "
+            f"{self.corpus_tokens:,} tokens"
         )
-        return "\n".join([head, *lines, "", total, *self.flags])
+        late = f"Expected to be late; sizes are left out only where more than {self.most_seconds:.0f} s are expected."
+        over = [late] if self.seconds + FIT_SECONDS > facts["budget_seconds"] and not self.flags else []
+        return "\n".join([head, *lines, "", total, *over, *self.flags])
+
+    @property
+    def most_seconds(self) -> float:
+        """Expected training time above which sizes are left out."""
+        return _most_seconds(self.config)
 
 
 def open_study(
@@ -231,7 +239,7 @@ def all_jobs(config: StudyConfig, corpus: Corpus) -> list[Job]:
 
 
 def _decide(config: StudyConfig, corpus: Corpus, machine: Machine) -> Choices:
-    budget = PATIENCE * 60 * config.minutes - FIT_SECONDS
+    budget = _most_seconds(config)
     kept = len(config.shapes)
     estimate = machine.estimate(all_jobs(config, corpus))
     full = estimate.seconds
@@ -241,6 +249,10 @@ def _decide(config: StudyConfig, corpus: Corpus, machine: Machine) -> Choices:
     return Choices(
         num_shapes=kept, expected_seconds=float(estimate.seconds), flags=_flags(config, kept, full, estimate, budget)
     )
+
+
+def _most_seconds(config: StudyConfig) -> float:
+    return PATIENCE * 60 * config.minutes - FIT_SECONDS
 
 
 def _flags(config: StudyConfig, kept: int, full: float, estimate: Estimate, budget: float) -> tuple[str, ...]:

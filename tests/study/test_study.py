@@ -17,7 +17,7 @@ from scaling_sim.errors import ConfigError, StoreError
 from scaling_sim.runs import RunRecord, RunStore
 from scaling_sim.study import load_study, plan_study, report_on, run_study
 from scaling_sim.study.config import read_study
-from scaling_sim.study.plan import first_sizes
+from scaling_sim.study.plan import StudyPlan, first_sizes
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +175,15 @@ def test_a_dry_run_trains_nothing(study_file: Path, tmp_path: Path) -> None:
     assert facts["expected_seconds"] > 0
     assert not (tmp_path / "dry" / "runs.sqlite").exists()
     assert "12 runs" in plan.describe()
+
+
+@pytest.mark.parametrize(("seconds", "late"), [(100.0, False), (250.0, True), (370.0, True)])
+def test_a_plan_that_is_expected_late_says_so(seconds: float, late: bool) -> None:
+    """Five minutes less what fits and report take, and up to half as long again before sizes are left out."""
+    plan = StudyPlan(read_study("laptop"), "stdlib", 10**6, (), seconds, ())
+    assert ("Expected to be late" in plan.describe()) == late
+    assert f"{plan.most_seconds:.0f} s" in plan.describe() or not late
+
 
 
 def test_sizes_are_dropped_from_the_top_in_every_stage() -> None:
