@@ -146,3 +146,12 @@ def test_byte_pairs_save_loss_per_byte(data: Data) -> None:
 
 def test_tables_without_a_system_lead_to_where_they_are() -> None:
     assert [find([name])[0].figure for name in ("T1", "T2", "T3")] == ["T4", "F4", "F4"]
+
+
+def test_where_both_sets_of_runs_come_from_is_told(data: Data) -> None:
+    from scaling_sim.study.reproduce.kaplan.writing import table_json
+
+    facts = table_json({}, {}, data)["facts"]
+    assert (facts["runs"], facts["recurrent_runs"]) == (414, 33)
+    assert len(facts["commit"]) == len(facts["recurrent_commit"]) == 40
+    assert facts["device"] == facts["recurrent_device"] == "NVIDIA H200"

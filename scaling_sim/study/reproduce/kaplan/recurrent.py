@@ -40,7 +40,7 @@ EARLY = 8
 
 def lstm(data: Data) -> Finding:
     """LSTMs beside transformers, by size and by position in the context."""
-    runs = _runs(data)
+    runs = recurrent_runs(data)
     standard, cells = shortest(runs.select("transformer")), shortest(runs.select("lstm"))
     if not cells or len(by_model(standard)) < 2:
         raise DataError("the recurrent runs hold no LSTM, or fewer than two transformers")
@@ -51,7 +51,7 @@ def lstm(data: Data) -> Finding:
 
 def reuse(data: Data) -> Finding:
     """Transformers that go through their layers several times beside standard ones."""
-    runs = _runs(data)
+    runs = recurrent_runs(data)
     standard, shared = shortest(runs.select("transformer")), shortest(runs.select("recurrent"))
     if not shared or len(by_model(standard)) < 2:
         raise DataError("the recurrent runs hold no weight-shared transformer, or fewer than two standard ones")
@@ -60,7 +60,7 @@ def reuse(data: Data) -> Finding:
     return Finding("F17", "Weight-shared transformers", rows, lambda: _reuse_figure(runs), remark)
 
 
-def _runs(data: Data) -> RecurrentRuns:
+def recurrent_runs(data: Data) -> RecurrentRuns:
     """The shipped runs, for an experiment on the same text."""
     runs = load_recurrent()
     data.records(corpus=runs.facts["corpus"]["key"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaling_sim.config import json_text
+from scaling_sim.errors import DataError
 
 if TYPE_CHECKING:
     from scaling_sim.report.table import Table
@@ -115,4 +116,16 @@ def page(folder: Path, findings: Findings, verdicts: Mapping[str, str], data: Da
 def _facts(data: Data) -> dict[str, Any]:
     """What was run: number of runs, and what the experiment says of itself in one line each."""
     said = {key: value for key, value in data.experiment.facts.items() if isinstance(value, str | int | float)}
-    return {"runs": len(data.experiment.records), "seed": data.seed, **said}
+    return {"runs": len(data.experiment.records), "seed": data.seed, **said, **_recurrent_facts(data)}
+
+
+def _recurrent_facts(data: Data) -> dict[str, Any]:
+    """The same of the shipped recurrent runs, where the experiment is on their text."""
+    from scaling_sim.study.reproduce.kaplan.recurrent import recurrent_runs
+
+    try:
+        runs = recurrent_runs(data)
+    except DataError:
+        return {}
+    said = {f"recurrent_{key}": runs.facts[key] for key in ("commit", "date", "device") if key in runs.facts}
+    return {"recurrent_runs": len(runs.runs), **said}
