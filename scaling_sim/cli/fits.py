@@ -296,7 +296,8 @@ def _describe_fit(posterior: Posterior) -> str:
     reasons = "".join(f"\n  {count} {reason}" for reason, count in count_rows(posterior.dropped).items())
     notes = "".join(f"\nnote: {note}" for note in posterior.notes)
     table = posterior.summary().to_string(float_format=lambda value: f"{value:.4g}")
-    return f"{posterior.law_name}: {counts}{reasons}\n\n{table}\n\n{posterior.diagnostics.verdict}{notes}"
+    unit = "; losses taken as nats per token" if posterior.law.response == "loss" else ""
+    return f"{posterior.law_name}: {counts}{unit}{reasons}\n\n{table}\n\n{posterior.diagnostics.verdict}{notes}"
 
 
 def _first_line(law: Any) -> str:

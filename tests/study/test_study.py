@@ -185,7 +185,6 @@ def test_a_plan_that_is_expected_late_says_so(seconds: float, late: bool) -> Non
     assert f"{plan.most_seconds:.0f} s" in plan.describe() or not late
 
 
-
 def test_sizes_are_dropped_from_the_top_in_every_stage() -> None:
     smaller = first_sizes(read_study("laptop"), 4)
     assert len(smaller.shapes) == 4
