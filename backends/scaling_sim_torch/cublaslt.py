@@ -30,6 +30,10 @@ MOST_WORKSPACE, ALIGNMENTS = 1, (5, 6, 7, 8)
 """Attributes of a preference: bytes, and bytes that the addresses of both factors, addend and result divide by."""
 
 
+class Refused(RuntimeError):
+    """A call of cuBLASLt that failed."""
+
+
 class _Proposal(Structure):
     _fields_ = (
         ("algorithm", c_uint64 * 8), ("workspace", c_size_t), ("state", c_int), ("waves", c_float),
@@ -68,10 +72,11 @@ def product(a_RK: Tensor, b: Tensor, *, transposed: bool, beside: bool = False) 
     tensors = (b, a_RK, out_RN, out_RN)
     alignments = tuple(min(256, tensor.data_ptr() & -tensor.data_ptr()) for tensor in tensors)
     with torch.cuda.device(a_RK.device):
-        problem = _problem(a_RK.device.index, *a_RK.shape, out_RN.shape[1], transposed, beside, alignments)
-        if not problem.proposals:
+        try:
+            problem = _problem(a_RK.device.index, *a_RK.shape, out_RN.shape[1], transposed, beside, alignments)
+            problem.run(a_RK, b, out_RN, input_RN)
+        except Refused:
             return None
-        problem.run(a_RK, b, out_RN, input_RN)
     return out_RN, input_RN
 
 
@@ -114,6 +119,8 @@ class _Problem:
 
     def run(self, a: Tensor, b: Tensor, out: Tensor, beside: Tensor | None) -> None:
         """The product by the fastest algorithm; the first call that may wait for the card tries them all."""
+        if not self.proposals:
+            raise Refused("cuBLASLt proposes nothing")
         if beside is not None:
             self._describe(AUXILIARY, c_uint64(beside.data_ptr()))
         if self.chosen < 0 and not torch.cuda.is_current_stream_capturing():
@@ -143,7 +150,7 @@ class _Problem:
         try:
             for _ in range(LAUNCHES):
                 self._launch(index, a, b, out)
-        except RuntimeError:
+        except Refused:
             return float("inf")
         end.record()
         end.synchronize()
@@ -172,7 +179,7 @@ def _made(name: str, *arguments: Any) -> c_void_p:
 def _call(name: str, *arguments: Any) -> None:
     status = _function(name)(*arguments)
     if status:
-        raise RuntimeError(f"cublasLt{name} failed with status {status}")
+        raise Refused(f"cublasLt{name} failed with status {status}")
 
 
 def _function(name: str) -> Any:
