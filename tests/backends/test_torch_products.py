@@ -11,6 +11,8 @@ pytestmark = pytest.mark.torch
 on_card = pytest.mark.gpu
 WIDE = Shape(n_layer=2, d_model=512, n_head=8, n_ctx=128, vocab_size=1000)
 
+NARROW = Shape(n_layer=2, d_model=32, n_head=2, n_ctx=32, vocab_size=300)
+
 
 @pytest.fixture(scope="module")
 def torch():
@@ -74,29 +76,28 @@ def test_there_is_no_library_without_a_card(torch):
     assert cublaslt.product(half, half, transposed=True) is None
 
 
-def curve(precision, plan=None, updates=8):
+def curve(precision, plan=None, updates=8, shape=WIDE, device="cpu"):
     from scaling_sim_torch import BACKEND
     from scaling_sim_torch.fast import StackedTrainer
 
-    cohort = Cohort(shape=WIDE, batch_sequences=8, members=(Member(id=0, seed=0),))
+    cohort = Cohort(shape=shape, batch_sequences=8, members=(Member(id=0, seed=0),))
     rng = np.random.default_rng(0)
-    tokens = {"train": (np.cumsum(rng.integers(0, 3, 50_000)) % WIDE.vocab_size).astype(np.uint16)}
+    tokens = {"train": (np.cumsum(rng.integers(0, 3, 50_000)) % shape.vocab_size).astype(np.uint16)}
     starts, lr = rng.integers(0, 40_000, (updates, 1, 8)), np.full((updates, 1), 3e-4)
-    device = "cpu" if plan is not None else "cuda:0"
     start = BACKEND.start if plan is None else StackedTrainer
     trainer = start(cohort, tokens, device, precision, *([] if plan is None else [plan]))
     return trainer.advance(0, starts, lr), trainer.evaluate("train", starts[0][:, None])[0]
 
 
-@pytest.mark.slow
-def test_a_wide_model_trains_alike_with_operators_and_plain_products(torch, monkeypatch):
+@pytest.mark.parametrize("options", [{}, {"checkpointed": True, "micro_batches": 2}], ids=str)
+def test_a_model_trains_alike_with_operators_and_plain_products(torch, options, monkeypatch):
     from scaling_sim_torch import products
     from scaling_sim_torch.plan import Plan
 
     found = []
-    for first in (products.TRIED_FROM, 10**6):
+    for first in (1, 10**6):
         monkeypatch.setattr(products, "TRIED_FROM", first)
-        found.append(curve("bfloat16", Plan("stacked", "test")))
+        found.append(curve("bfloat16", Plan("stacked", "test", **options), shape=NARROW))
     for got, expected in zip(*found, strict=True):
         np.testing.assert_allclose(got, expected, atol=1e-3)
 
@@ -153,6 +154,10 @@ def test_a_product_that_is_first_met_while_capturing_takes_the_first_proposal(to
 
 
 @on_card
-def test_a_wide_model_trains_on_a_card_as_in_float32(torch):
-    for got, expected in zip(curve("bfloat16"), curve("float32"), strict=True):
+@pytest.mark.parametrize("options", [None, {"checkpointed": True, "micro_batches": 2}], ids=str)
+def test_a_wide_model_trains_on_a_card_as_in_float32(torch, options):
+    from scaling_sim_torch.plan import Plan
+
+    plan = None if options is None else Plan("stacked", "test", compiled=True, **options)
+    for got, expected in zip(curve("bfloat16", plan, device="cuda:0"), curve("float32", device="cuda:0"), strict=True):
         np.testing.assert_allclose(got, expected, atol=0.01)
