@@ -70,7 +70,14 @@ class TorchBackend:
     ) -> TorchTrainer:
         """A trainer with the cohort's initial weights; see `Backend.start`."""
         check_start(self, cohort, splits, device, precision)
-        plan = make_plan(cohort, device, precision, deterministic=self.deterministic, free=self.free_bytes(device))
+        free = self.free_bytes(device)
+        if free is not None:
+            import torch
+
+            from scaling_sim_torch.distributed import least
+
+            free = least(free, torch.device(device))
+        plan = make_plan(cohort, device, precision, deterministic=self.deterministic, free=free)
         if plan.path == "eager":
             from scaling_sim_torch.trainer import TorchTrainer
 

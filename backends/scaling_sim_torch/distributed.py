@@ -71,6 +71,15 @@ def agreed(number: int, device: torch.device) -> int:
     return int(shared)
 
 
+def least(number: float, device: torch.device) -> float:
+    """The smallest of all ranks' numbers, on every rank: of free bytes, whose plans must be one."""
+    if num_ranks() == 1:
+        return number
+    shared = torch.tensor([number], dtype=torch.float64, device=device)
+    dist.all_reduce(shared, dist.ReduceOp.MIN)
+    return float(shared)
+
+
 def is_shared(batch: int) -> bool:
     """Whether a batch of so many sequences is divided; one that does not divide evenly is computed by every rank."""
     return num_ranks() > 1 and batch % num_ranks() == 0

@@ -42,7 +42,7 @@ def _(a_RK: Tensor, b: Tensor, transposed: bool) -> Tensor:
 
 @torch.library.custom_op("scaling_sim::feed_forward", mutates_args=())
 def feed_forward(x_RD: Tensor, up_FD: Tensor, down_DF: Tensor) -> tuple[Tensor, Tensor]:
-    """GELU(x·upᵀ)·downᵀ, and the input of GELU, which is all that the backward pass needs besides ``x``."""
+    """GELU(x·upᵀ)·downᵀ, and the input of GELU, all that the backward pass needs besides ``x``; it has no gradient."""
     done = None
     if _served(x_RD, up_FD):
         done = cublaslt.product(x_RD.contiguous(), up_FD.contiguous(), transposed=True, beside=True)
@@ -76,6 +76,7 @@ def _gradients_of_factors(ctx: Any, grad_RN: Tensor) -> tuple[Tensor, Tensor, No
 
 def _keep_input_of_gelu(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(*inputs, output[1])
+    ctx.mark_non_differentiable(output[1])
 
 
 def _gradients_of_feed_forward(ctx: Any, grad_RD: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor]:
