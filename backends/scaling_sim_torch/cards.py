@@ -22,9 +22,8 @@ def note_on_cards() -> str | None:
         )
     old = [f"cuda:{i}" for i, (_, capability) in enumerate(cards) if capability[0] < BFLOAT16_SINCE]
     if old:
-        said.append(
-            f"no bfloat16 on {', '.join(old)} (older than Ampere): where others have it, they are left out; alone they train in float32"
-        )
+        alone = "they train in float32" if len(old) == len(cards) else "left out where the others train in it"
+        said.append(f"no bfloat16 on {', '.join(old)} (older than Ampere): {alone}")
     return "; ".join(said) or None
 
 

@@ -41,6 +41,11 @@ name, ranks = joined()
 assert (name, ranks.size) == ("torch", 2)
 assert ranks.share(b"from %d" % ranks.rank) == b"from 0"
 
+import torch
+from scaling_sim_torch.distributed import least
+
+assert least(6e9 + 1e9 * ranks.rank, torch.device("cpu")) == 6e9, "ranks plan by the least free memory"
+
 from scaling_sim.engine.conformance_cases import PLAIN
 from scaling_sim_torch.sharded_trainer import ShardedTrainer
 
@@ -219,6 +224,20 @@ def test_what_fits_is_replicated_and_only_its_batches_are_shared(monkeypatch):
     assert "2 ranks share its batches" in str(chosen)
     frugal = plan.make_plan(cohort_of(LARGE, optimizer="adafactor"), "cuda:0", "bfloat16", free=139 * 2**30)
     assert frugal.path == "stacked", "110 GiB with Adafactor: no need to shard"
+
+
+def test_ranks_plan_by_the_least_free_memory(monkeypatch):
+    """What one rank has more of than another must not change its plan: they would wait for each other."""
+    import torch
+
+    from scaling_sim_torch import distributed
+
+    monkeypatch.setattr(plan, "_num_ranks", lambda: 2)
+    smaller = Shape(n_layer=24, d_model=1024, n_head=16, n_ctx=1024, vocab_size=50304)
+    free = (6.0 * 2**30, 9.0 * 2**30)
+    alone = [plan.make_plan(cohort_of(smaller), "cuda:0", "bfloat16", free=one).path for one in free]
+    assert alone == ["sharded", "stacked"]
+    assert distributed.least(free[1], torch.device("cpu")) == free[1], "one process has its own"
 
 
 def test_without_torchrun_there_is_nobody_to_follow():
