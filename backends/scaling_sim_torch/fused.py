@@ -122,13 +122,17 @@ class FusedModel:
         self.normed1 = [empty(rows, d) for _ in range(depth + gradient)]
         self.normed2 = [empty(rows, d) for _ in range(depth)] if gradient else self.normed1
         self.mixed = [empty(rows, d) for _ in range(depth)]
+        # Queries, keys and values, which their gradients replace, and the log-sum-exps of every row of scores.
+        self.qkv = [empty(rows, 3 * d) for _ in range(depth)] if gradient else self.mixed
+        self.score_sums = [empty(rows, shape.n_head, dtype=f32) for _ in range(depth)] if gradient else self.stream
         num_vectors = 4 * shape.n_layer + 2
         if not gradient:
             self.log_sums = self.grad_x = self.grad_half = self.sums = self.row_losses
             return
         self.log_sums = empty(rows, dtype=f32)
+        # grad_half: of a layer's output; between its halves, of what its attention puts out.
         self.grad_x, self.grad_half, self.grad_mid = empty(rows, d, dtype=f32), empty(rows, d), empty(rows, d)
-        self.grad_qkv, self.grad_hidden = empty(rows, 3 * d), empty(rows, shape.d_ff)
+        self.grad_hidden = empty(rows, shape.d_ff)
         self.sums = empty(num_vectors, members, self.num_sums, d, dtype=f32)
         self.partial = torch.zeros(self.num_splits, members, self.num_parameters, dtype=f32, device=device)
         self.grad = empty(members, self.num_parameters, dtype=f32)
@@ -164,8 +168,9 @@ class FusedModel:
         a, a_next = (self.normed1[i % len(self.normed1)] for i in (layer, layer + 1))
         mid, b, mixed = (kept[layer % len(kept)] for kept in (self.mid, self.normed2, self.mixed))
         attention_forward[(self.num_members * self.batch * self.shape.n_head,)](
-            a, mixed, half, self.num_parameters, self.batch, self._at("qkv", layer), self._scale,
-            **self._heads(self.tiling.attention),
+            a, self.qkv[layer % len(self.qkv)], mixed, self.score_sums[layer % len(self.score_sums)], half,
+            self.num_parameters, self.batch, self._at("qkv", layer), self._scale,
+            **self.sizes, **self.context, **self._heads, KEEP=keep, **self.tiling.attention.options,
         )  # fmt: skip
         out, gain, bias, up, down = (
             self._at(name, layer) for name in ("attn_out", "ln2_gain", "ln2_bias", "mlp_up", "mlp_down")
@@ -182,7 +187,7 @@ class FusedModel:
     def _feed_forward_backward(self, layer: int, master: Tensor, half: Tensor) -> None:
         from scaling_sim_torch.kernels.mlp import mlp_backward, mlp_gradients
 
-        gain, up, down = (self._at(name, layer) for name in ("ln2_gain", "mlp_up", "mlp_down"))
+        gain, up, down, out = (self._at(name, layer) for name in ("ln2_gain", "mlp_up", "mlp_down", "attn_out"))
         blocks = -(-self.shape.d_ff // self.tiling.mlp_gradients.block)
         mlp_gradients[(blocks, self.num_splits, self.num_members)](
             self.normed2[layer], self.grad_half, self.grad_hidden, self.partial, half,
@@ -190,26 +195,27 @@ class FusedModel:
             **self.sizes, **self._hidden(self.tiling.mlp_gradients),
         )  # fmt: skip
         mlp_backward[(self.num_sums, self.num_members)](
-            self.mid[layer], self.grad_hidden, self.grad_x, self.grad_mid, self.sums, master, half, *self._rows,
-            gain, up, 4 * layer + 2, **self.sizes, **self._hidden(self.tiling.mlp_back),
+            self.mid[layer], self.grad_hidden, self.grad_x, self.grad_mid, self.grad_half, self.sums, master, half,
+            *self._rows, gain, up, out, 4 * layer + 2, **self.sizes, **self._hidden(self.tiling.mlp_back),
         )  # fmt: skip
 
     def _attention_backward(self, layer: int, master: Tensor, half: Tensor) -> None:
         from scaling_sim_torch.kernels.attention import attention_backward, projection_backward
         from scaling_sim_torch.kernels.weights import attention_gradients
 
-        a, sizes, tiling = self.normed1[layer], self.sizes, self.tiling
+        a, qkv_rows, mixed, tiling = self.normed1[layer], self.qkv[layer], self.mixed[layer], self.tiling
         gain, qkv, out = (self._at(name, layer) for name in ("ln1_gain", "qkv", "attn_out"))
         attention_backward[(self.num_members * self.batch * self.shape.n_head,)](
-            a, self.grad_mid, self.grad_qkv, half, self.num_parameters, self.batch, qkv, out, self._scale,
-            **self._heads(tiling.attention_back),
+            qkv_rows, mixed, self.score_sums[layer], self.grad_half, self._scale, D=self.shape.d_model,
+            T=self.shape.n_ctx, T_BLOCK=min(64, padded(self.shape.n_ctx)), **self._heads,
+            **tiling.attention_back.options,
         )  # fmt: skip
         projection_backward[(self.num_sums, self.num_members)](
-            self.stream[layer], self.grad_qkv, self.grad_x, self.grad_half, self.sums, master, half, *self._rows,
-            gain, qkv, 4 * layer, **sizes, ROWS=tiling.projection.rows, **tiling.projection.options,
+            self.stream[layer], qkv_rows, self.grad_x, self.grad_half, self.sums, master, half, *self._rows,
+            gain, qkv, 4 * layer, **self.sizes, ROWS=tiling.projection.rows, **tiling.projection.options,
         )  # fmt: skip
         attention_gradients[(self._num_tiles, self.num_splits, self.num_members)](
-            self.grad_qkv, a, self.grad_mid, self.mixed[layer], self.partial,
+            qkv_rows, a, self.grad_mid, mixed, self.partial,
             self.num_parameters, self.num_rows, self.num_splits, qkv, out,
             D=self.shape.d_model, TILE=tiling.weights.block, ROWS=tiling.weights.rows, **tiling.weights.options,
         )  # fmt: skip
@@ -241,9 +247,9 @@ class FusedModel:
             scatter_embedding[(-(-self.num_rows // 64), self.num_members)](
                 self.tokens, self.grad_x, self.partial, self.num_parameters, self.num_rows, **self.sizes, ROWS=64
             )
-        position_gradient[(-(-shape.n_ctx // 16), self.num_members, self.num_splits)](
+        position_gradient[(-(-shape.n_ctx * shape.d_model // 256), self.num_members, self.num_splits)](
             self.grad_x, self.partial, self.num_parameters, self.batch, self.num_splits, self.num_members,
-            shape.vocab_size, **self.sizes, T=shape.n_ctx, BLOCK=16, num_warps=1,
+            shape.vocab_size, D=shape.d_model, T=shape.n_ctx, BLOCK=256, SEQUENCES=16,
         )  # fmt: skip
 
     def _combine(self) -> None:
@@ -270,11 +276,10 @@ class FusedModel:
         """Parameters and rows per member, and the parts that the rows are dealt to."""
         return self.num_parameters, self.num_rows, self.num_sums
 
-    def _heads(self, launch: Launch) -> dict[str, int]:
-        """Sizes that a kernel of the attention is compiled for."""
-        shape = self.shape
-        width = {"H": shape.n_head, "C": shape.d_head, "C_PAD": padded(shape.d_head)}
-        return {**self.sizes, **self.context, **width, **launch.options}
+    @property
+    def _heads(self) -> dict[str, int]:
+        """Number and width of the heads, which the kernels of the attention are compiled for."""
+        return {"H": self.shape.n_head, "C": self.shape.d_head, "C_PAD": padded(self.shape.d_head)}
 
     def _hidden(self, launch: Launch) -> dict[str, int]:
         """Sizes that a kernel of the feed-forward half is compiled for."""

@@ -74,7 +74,7 @@ def padded(size: int) -> int:
 MEASURED = {
     16: Tiling(
         attention=Launch(0, 0, 4, 1, 168),
-        attention_back=Launch(0, 0, 4),
+        attention_back=Launch(0, 0, 4, 1, 128),
         mlp=Launch(64, 64, 4, 1, 96),
         mlp_gradients=Launch(128, 64, 4, 4),
         mlp_back=Launch(128, 64, 4, 2),
@@ -112,7 +112,7 @@ MEASURED = {
         mlp_gradients=Launch(32, 64, 4, 4),
         mlp_back=Launch(32, 128, 4, 3),
         projection=Launch(32, 0, 4),
-        head=Launch(32, 128, 4, 2),
+        head=Launch(64, 64, 4, 2),
         embedding=Launch(64, 128, 8, 3),
         weights=Launch(64, 128, 8, 3),
     ),

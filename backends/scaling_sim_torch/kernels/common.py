@@ -56,9 +56,16 @@ def standardise_backward(grad, normal, inverse, columns, D: tl.constexpr):
 
 
 @triton.jit
+def tanh(x):
+    """By the special-function unit, off by 2⁻¹¹ of it at most: a quarter of what rounding to bfloat16 may cost."""
+    return tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
 def gelu_gate(u):
-    """s with gelu(u) = u·s (tanh form: s = sigmoid of twice its argument), and d gelu / d u."""
-    twice = 2.0 * GELU_SLOPE * u * (1.0 + GELU_CUBIC * u * u)
-    gate = 1.0 / (1.0 + tl.exp2(-LOG2_E * twice))
-    slope = gate + u * gate * (1.0 - gate) * (2.0 * GELU_SLOPE) * (1.0 + 3.0 * GELU_CUBIC * u * u)
+    """s with gelu(u) = u·s (tanh form), and d gelu / d u."""
+    square = u * u
+    t = tanh(GELU_SLOPE * u * (1.0 + GELU_CUBIC * square))
+    gate = 0.5 + 0.5 * t
+    slope = gate + u * (1.0 - t * t) * (0.5 * GELU_SLOPE) * (1.0 + 3.0 * GELU_CUBIC * square)
     return gate, slope

@@ -34,14 +34,19 @@ def embed(
 @triton.jit(do_not_specialize=["batch", "num_splits", "num_members"])
 def position_gradient(
     grad_x, partial, P, batch, num_splits, num_members, V,
-    D: tl.constexpr, D_PAD: tl.constexpr, T: tl.constexpr, BLOCK: tl.constexpr,
+    D: tl.constexpr, T: tl.constexpr, BLOCK: tl.constexpr, SEQUENCES: tl.constexpr,
 ):  # fmt: skip
-    """Sum over the sequences of one split and member, for a block of positions."""
-    member, split = tl.program_id(1), tl.program_id(2)
-    t, columns = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, D_PAD)
-    total = tl.zeros((BLOCK, D_PAD), tl.float32)
-    for sequence in range(split, batch, num_splits):
-        first_row = (member * batch + sequence).to(tl.int64) * T
-        total += load_rows(grad_x + first_row * D, t, columns, T, D)
-    place = (split * num_members + member).to(tl.int64) * P + V * D
-    store_rows(partial + place, total, t, columns, T, D)
+    """Sum over the sequences of one split and member, for a block of the position table's T·D entries.
+
+    ``SEQUENCES`` are read at a time: one after another would wait for memory as often as there are sequences.
+    """
+    member, split = tl.program_id(1).to(tl.int64), tl.program_id(2)
+    p, some = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, SEQUENCES)
+    grad_x += member * batch * T * D
+    total = tl.zeros((SEQUENCES, BLOCK), tl.float32)
+    for first in range(split, batch, num_splits * SEQUENCES):
+        sequence = first + num_splits * some[:, None]
+        inside = (sequence < batch) & (p < T * D)[None, :]
+        total += tl.load(grad_x + sequence * (T * D) + p[None, :], mask=inside, other=0.0)
+    place = partial + (split * num_members + member) * P + V * D
+    tl.store(place + p, tl.sum(total, 0), mask=p < T * D)

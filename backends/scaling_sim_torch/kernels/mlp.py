@@ -91,11 +91,14 @@ def mlp_gradients(
 
 @triton.jit(do_not_specialize=["num_rows", "num_splits", "vector"])
 def mlp_backward(
-    mid, grad_hidden, grad_x, grad_mid, sums, master, half, P, num_rows, num_splits, gain_at, up_at, vector,
+    mid, grad_hidden, grad_x, grad_mid, grad_mixed, sums, master, half, P, num_rows, num_splits, gain_at, up_at,
+    out_at, vector,
     D: tl.constexpr, D_PAD: tl.constexpr, F: tl.constexpr, F_BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """From ∂/∂u through the feed-forward's first product and the layer norm: added to ``grad_x`` (float32, in place);
-    ``grad_mid`` is its bfloat16 copy."""
+    """From ∂/∂u through the feed-forward's first product and the layer norm: added to ``grad_x`` (float32, in place).
+
+    ``grad_mid`` is its bfloat16 copy, ``grad_mixed`` the gradient of the attention's output before its projection.
+    """
     split, member = tl.program_id(0), tl.program_id(1).to(tl.int64)
     columns = tl.arange(0, D_PAD)
     gain, w_up = load_vector(master + member * P + gain_at, columns, D), half + member * P + up_at
@@ -105,7 +108,8 @@ def mlp_backward(
         grad_x + member * num_rows * D,
         grad_mid + member * num_rows * D,
     )
-    grad_hidden += member * num_rows * F
+    grad_hidden, grad_mixed = grad_hidden + member * num_rows * F, grad_mixed + member * num_rows * D
+    w_out = load_rows(half + member * P + out_at, columns, columns, D, D)
     for first in range(split * ROWS, num_rows, num_splits * ROWS):
         rows = first + tl.arange(0, ROWS)
         total, stream = load_rows(grad_x, rows, columns, num_rows, D), load_rows(mid, rows, columns, num_rows, D)
@@ -120,4 +124,5 @@ def mlp_backward(
         total += standardise_backward(grad_b * gain[None, :], normal, inverse, columns, D)
         store_rows(grad_x, total, rows, columns, num_rows, D)
         store_rows(grad_mid, total, rows, columns, num_rows, D)
+        store_rows(grad_mixed, tl.dot(total.to(tl.bfloat16), w_out), rows, columns, num_rows, D)
     store_sums(sums, grad_gain, grad_bias, member, split, num_splits, vector, D, D_PAD)
