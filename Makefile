@@ -3,9 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 OUT ?= study
 PRESET ?= laptop
+WHEELS_PYTHON ?= 3.12
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 CONSTRAINTS := -c constraints/tested.txt
 SOURCES := scaling_sim backends
+# What machines with PyTorch, SciPy, Numba and pandas tend to lack.
+WHEELS := msgspec emcee arviz arviz-base arviz-stats h5netcdf xarray-einstats
 
 .PHONY: study test statistical lint docs bench wheelhouse clean
 .DEFAULT_GOAL := study
@@ -51,12 +54,13 @@ docs: $(VENV)/.installed-docs  ## docs/_build/html/index.html, warnings are erro
 bench: $(VENV)/.installed-test  ## the CPU benchmark, ours beside PyTorch eager
 	$(VENV)/bin/python benchmarks/bench_numba.py
 
-wheelhouse: $(VENV)/bin/python  ## our wheel and the wheels that a bare GPU machine lacks, in .wheelhouse/
+wheelhouse: $(VENV)/bin/python  ## our wheel and what a GPU machine of WHEELS_PYTHON lacks, in .wheelhouse/
 	rm -rf .wheelhouse
 	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir .wheelhouse .
-	$(VENV)/bin/python -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+	$(VENV)/bin/python -m pip download --quiet $(CONSTRAINTS) --no-deps --only-binary=:all: \
+	  --python-version $(WHEELS_PYTHON) --implementation cp \
 	  --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 \
-	  -d .wheelhouse msgspec
+	  -d .wheelhouse $(WHEELS)
 
 clean:
 	rm -rf $(VENV) .wheelhouse docs/_build .pytest_cache .mypy_cache .ruff_cache

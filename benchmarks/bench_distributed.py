@@ -69,15 +69,15 @@ def batches(row: Row, batch: int, num: int) -> tuple[Any, Any]:
 
 def start(row: Row, batch: int, device: str, *, sharded: bool = False) -> Any:
     from scaling_sim_torch.compiling import prepare_compilers
-    from scaling_sim_torch.fast import StackedTrainer
+    from scaling_sim_torch.fast import FastTrainer
     from scaling_sim_torch.plan import Plan, make_plan
     from scaling_sim_torch.sharded_trainer import ShardedTrainer
 
     prepare_compilers()
     cohort, compiled = cohort_of(row, batch), device != "cpu"
-    kind, plan = StackedTrainer, make_plan(cohort, device, "bfloat16")
+    kind, plan = FastTrainer, make_plan(cohort, device, "bfloat16")
     if sharded or not compiled:
-        kind = ShardedTrainer if sharded else StackedTrainer
+        kind = ShardedTrainer if sharded else FastTrainer
         plan = Plan("sharded" if sharded else "stacked", "asked for", compiled=compiled)
     return kind(cohort, {"train": tokens_of(row)}, device, "bfloat16", plan)
 

@@ -89,12 +89,11 @@ class TorchBackend:
             from scaling_sim_torch.sharded_trainer import ShardedTrainer
 
             return ShardedTrainer(cohort, splits, device, precision, plan)
-        from scaling_sim_torch.fast import FusedTrainer, StackedTrainer
+        from scaling_sim_torch.fast import FastTrainer
 
         if plan.path == "fused" and not self._kernels_are_right(cohort, device):
-            plan = stacked_plan(cohort, "the hand-written kernels failed their check", self.free_bytes(device))
-        chosen = FusedTrainer if plan.path == "fused" else StackedTrainer
-        return chosen(cohort, splits, device, precision, plan)
+            plan = stacked_plan(cohort, "the hand-written kernels failed their check", free)
+        return FastTrainer(cohort, splits, device, precision, plan)
 
     def _kernels_are_right(self, cohort: Cohort, device: str) -> bool:
         """Whether the kernels agree with plain operations on a small batch; a warning if not."""

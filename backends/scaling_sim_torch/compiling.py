@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from hashlib import sha256
 from pathlib import Path
 
 SETTING = "SCALING_SIM_CACHE"
@@ -25,11 +26,40 @@ def prepare_compilers() -> None:
 
 def cache_folders() -> dict[str, str]:
     """Variable → folder; empty where the cache folder cannot be written, so that the compilers' own defaults serve."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scaling_sim"
-    root = Path(os.environ.get(SETTING) or default)
+    root = _root()
     try:
         for folder in FOLDERS.values():
             (root / folder).mkdir(parents=True, exist_ok=True)
     except OSError:
         return {}
     return {variable: str(root / folder) for variable, folder in FOLDERS.items()} if os.access(root, os.W_OK) else {}
+
+
+def note(what: str, number: int) -> None:
+    """Keep a choice with the compiled code, so that a resumed run computes as it did before."""
+    file = _file(what)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}")
+        part.write_text(str(number), encoding="ascii")
+        part.replace(file)
+    except OSError:
+        return
+
+
+def noted(what: str, *, below: int) -> int | None:
+    """The choice kept under this name; None without one from 0 to ``below`` − 1."""
+    try:
+        number = int(_file(what).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return number if 0 <= number < below else None
+
+
+def _root() -> Path:
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scaling_sim"
+    return Path(os.environ.get(SETTING) or default)
+
+
+def _file(what: str) -> Path:
+    return _root() / "choices" / f"{sha256(what.encode()).hexdigest()[:32]}.txt"

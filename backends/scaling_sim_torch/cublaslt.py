@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scaling_sim_torch.compiling import note, noted
+
 PROPOSALS = 8
 ROUNDS, LAUNCHES = 4, 4
 """Of a trial: every algorithm is timed in each round."""
@@ -104,7 +106,10 @@ class _Problem:
         first = (inner, columns) if transposed else (columns, inner)
         self.layouts = [_layout(*first), _layout(inner, rows), _layout(columns, rows)]
         self.proposals = self._ask(alignments)
-        self.chosen = 0 if len(self.proposals) == 1 else -1
+        card = torch.cuda.get_device_name(device)
+        sizes = (rows, inner, columns, transposed, beside, *alignments, len(self.proposals))
+        self.name = f"cuBLASLt {_function('GetVersion')()} on {card}: {sizes}"
+        self.chosen = 0 if len(self.proposals) == 1 else noted(self.name, below=len(self.proposals))
 
     def _describe(self, attribute: int, value: Any) -> None:
         _call("MatmulDescSetAttribute", self.description, c_int(attribute), byref(value), c_size_t(sizeof(value)))
@@ -122,12 +127,14 @@ class _Problem:
         return [one for one in found[: count.value] if one.state == 0] if status == 0 else []
 
     def run(self, a: Tensor, b: Tensor, out: Tensor, beside: Tensor | None) -> None:
-        """The product by the fastest algorithm; the first call that may wait for the card tries them all."""
+        """The product by the fastest algorithm, as known from another process; else the first call that may wait for
+        the card tries them all."""
         if beside is not None:
             self._describe(AUXILIARY, c_uint64(beside.data_ptr()))
-        if self.chosen < 0 and not torch.cuda.is_current_stream_capturing():
+        if self.chosen is None and not torch.cuda.is_current_stream_capturing():
             self.chosen = self._fastest(a, b, out)
-        self._launch(max(self.chosen, 0), a, b, out)
+            note(self.name, self.chosen)
+        self._launch(self.chosen or 0, a, b, out)
 
     def _launch(self, index: int, a: Tensor, b: Tensor, out: Tensor) -> None:
         proposal, (first, second, result) = self.proposals[index], self.layouts

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -17,14 +18,15 @@ from scaling_sim.engine.checks import check_batches, check_member_axis, check_sp
 from scaling_sim.engine.cohort import Cohort, Precision
 from scaling_sim.engine.protocol import Tokens
 from scaling_sim.engine.reference import standard_error
+from scaling_sim.errors import BackendWarning
 from scaling_sim_torch.capture import Replays, Tables
 from scaling_sim_torch.distributed import average, gathered, is_shared, num_ranks, own_rows, share, summed
 from scaling_sim_torch.dropout import Dropout
 from scaling_sim_torch.flat_adafactor import FlatAdafactor
 from scaling_sim_torch.flat_adamw import FlatAdamW
 from scaling_sim_torch.fused import FusedModel
-from scaling_sim_torch.out_of_memory import in_parts
-from scaling_sim_torch.plan import Plan
+from scaling_sim_torch.out_of_memory import in_parts, release_memory
+from scaling_sim_torch.plan import Plan, stacked_plan
 from scaling_sim_torch.stacked import StackedModel
 from scaling_sim_torch.trainer import ALL_BITS, TorchTrainer
 
@@ -43,8 +45,16 @@ def on_own_card(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenat
     return call
 
 
-class FastTrainer(TorchTrainer, ABC):
-    """What both fast paths share: tables on the device, replays, and losses read back once per call."""
+class FastTrainer(TorchTrainer):
+    """Tables on the device, replays, and losses read back once per call; how an update is made is its path's matter.
+
+    Attributes
+    ----------
+    path : Path
+        As planned; the compiled one from when the kernels' work space no longer fits.
+    room : int
+        Sequences of each member that are computed at a time; fewer once memory has run out.
+    """
 
     replays: tuple[Tables, Replays] | None
     half_MP: Tensor
@@ -53,6 +63,9 @@ class FastTrainer(TorchTrainer, ABC):
         self, cohort: Cohort, splits: Mapping[str, Tokens], device: str, precision: Precision, plan: Plan
     ) -> None:
         self.plan = plan
+        batch = cohort.batch_sequences
+        self.room = max(1, batch // (num_ranks() if is_shared(batch) else 1) // plan.micro_batches)
+        self.path: Path = FusedPath(self) if plan.path == "fused" else StackedPath(self)
         super().__init__(cohort, splits, device, precision, deterministic=False)
 
     @on_own_card
@@ -62,10 +75,8 @@ class FastTrainer(TorchTrainer, ABC):
         starts_KMB = self._checked_starts("train", starts)
         if lr.size == 0:
             return np.empty(lr.shape)
-        if self.replays is None:
-            tables = Tables(len(self.members), self.cohort.batch_sequences, self.device)
-            self.replays = tables, Replays(self._update_of(tables), self.device, capture=self.plan.capture)
-        tables, replays = self.replays
+        tables, replays = self.replays or self._where_there_is_room(self._prepared)
+        self.replays = tables, replays
         losses = []
         for first in range(0, len(lr), tables.rows):
             part = slice(first, min(first + tables.rows, len(lr)))
@@ -79,27 +90,20 @@ class FastTrainer(TorchTrainer, ABC):
         """Mean loss per position (M, T) and its standard error over sequences (M,); see `Trainer.evaluate`."""
         check_split_name(split, list(self.splits))
         starts_MnB = self._checked_starts(split, check_member_axis(starts, len(self.members)))
-        starts_nMB, sums, means = regrouped(starts_MnB, self.cohort.batch_sequences), [], []
-        for losses_MR in self._batch_losses(split, own_rows(starts_nMB)):
-            losses_MBT = losses_MR.view(len(self.members), -1, self.cohort.shape.n_ctx).double()
-            sums.append(losses_MBT.sum(dim=1))
-            means.append(losses_MBT.mean(dim=2))
-        mean_MT = summed(torch.stack(sums).sum(dim=0), len(starts_nMB)) / starts_MnB[0].numel()
-        means_MS = gathered(torch.cat(means, dim=1), len(starts_nMB))
-        return mean_MT.cpu().numpy(), standard_error(means_MS.cpu().numpy())
+        starts_nMB = regrouped(starts_MnB, self.cohort.batch_sequences)
+        sum_MT, means_MS = self._where_there_is_room(lambda: self._sums(split, own_rows(starts_nMB)))
+        mean_MT = summed(sum_MT, len(starts_nMB)) / starts_MnB[0].numel()
+        return mean_MT.cpu().numpy(), standard_error(gathered(means_MS, len(starts_nMB)).cpu().numpy())
 
     @on_own_card
     def gradient_noise(self, starts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """|g_i|² (M, n) and |mean g|² (M,); see `Trainer.gradient_noise`."""
         starts_MnB = self._checked_starts("train", check_member_axis(starts, len(self.members)))
         starts_nMB = starts_MnB.transpose(0, 1).contiguous()
-        total_MP, squares = torch.zeros_like(self.flat["params"]), []
-        for grad_MP in self._batch_gradients(own_rows(starts_nMB)):
-            squares.append(torch.linalg.vector_norm(grad_MP, dim=1, dtype=torch.float64).square())
-            total_MP += grad_MP
-        mean_MP = summed(total_MP, len(starts_nMB)) / len(starts_nMB)
+        squares_Mn, total_MP = self._where_there_is_room(lambda: self._norms_and_sum(own_rows(starts_nMB)))
+        mean_MP = summed(total_MP, len(starts_nMB)).div_(len(starts_nMB))
         mean_M = torch.linalg.vector_norm(mean_MP, dim=1, dtype=torch.float64).square()
-        return gathered(torch.stack(squares, dim=1), len(starts_nMB)).cpu().numpy(), mean_M.cpu().numpy()
+        return gathered(squares_Mn, len(starts_nMB)).cpu().numpy(), mean_M.cpu().numpy()
 
     @on_own_card
     def retire(self, ids: Sequence[int]) -> None:
@@ -113,30 +117,192 @@ class FastTrainer(TorchTrainer, ABC):
         super().load_state(state)
         self._placed()
 
+    def corpus(self, split: str) -> tuple[Tensor, int]:
+        """Tokens of a split on the device, and the bits that are theirs."""
+        tokens = self.splits[split]
+        return tokens, ALL_BITS[tokens.dtype]
+
+    def optimizer(self) -> FlatAdamW | FlatAdafactor:
+        """For the present tensors."""
+        kind = FlatAdamW if self.cohort.optimizer == "adamw" else FlatAdafactor
+        return kind(self.cohort, self.flat, self.half_MP, self.healthy_M)
+
     def _placed(self) -> None:
         """Whatever refers to the old tensors is gone."""
         self.half_MP = self.flat["params"].bfloat16()
         self.replays = None
 
-    def _optimizer(self) -> FlatAdamW | FlatAdafactor:
-        kind = FlatAdamW if self.cohort.optimizer == "adamw" else FlatAdafactor
-        return kind(self.cohort, self.flat, self.half_MP, self.healthy_M)
+    def _prepared(self) -> tuple[Tables, Replays]:
+        tables = Tables(len(self.members), self.cohort.batch_sequences, self.device)
+        return tables, Replays(self.path.update_of(tables), self.device, capture=self.plan.capture)
 
-    def _corpus(self, split: str) -> tuple[Tensor, int]:
-        tokens = self.splits[split]
-        return tokens, ALL_BITS[tokens.dtype]
+    def _sums(self, split: str, starts_nMB: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses summed over sequences (M, T), and the mean of each sequence (M, n·B)."""
+        sums, means = [], []
+        for losses_MR in self.path.batch_losses(split, starts_nMB):
+            losses_MBT = losses_MR.view(len(self.members), -1, self.cohort.shape.n_ctx).double()
+            sums.append(losses_MBT.sum(dim=1))
+            means.append(losses_MBT.mean(dim=2))
+        return torch.stack(sums).sum(dim=0), torch.cat(means, dim=1)
+
+    def _norms_and_sum(self, starts_nMB: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared norms (M, n) of the batches' gradients, and their sum (M, P)."""
+        total_MP, squares = torch.zeros_like(self.flat["params"]), []
+        for grad_MP in self.path.batch_gradients(starts_nMB):
+            squares.append(torch.linalg.vector_norm(grad_MP, dim=1, dtype=torch.float64).square())
+            total_MP += grad_MP
+        return torch.stack(squares, dim=1), total_MP
+
+    def _where_there_is_room(self, compute: Callable[[], R]) -> R:
+        """``compute()``, which changes no weights. Where memory runs out, again without the work space of updates (it
+        is made anew for the next one), and at last on the compiled path, which can cut batches."""
+        try:
+            return compute()
+        except torch.OutOfMemoryError:
+            if self.replays is None and isinstance(self.path, StackedPath):
+                raise
+        if self.replays is None:
+            warnings.warn("out of memory; going on with the compiled path", BackendWarning, stacklevel=4)
+            self.plan = stacked_plan(self.cohort, "the kernels' work space did not fit", None)
+            self.path = StackedPath(self)
+        self.replays = None
+        release_memory()
+        return self._where_there_is_room(compute)
+
+
+class Path(ABC):
+    """How a `FastTrainer` computes: losses and gradients of batches, and whole updates."""
+
+    def __init__(self, trainer: FastTrainer) -> None:
+        self.trainer = trainer
 
     @abstractmethod
-    def _update_of(self, tables: Tables) -> Callable[[], None]:
+    def update_of(self, tables: Tables) -> Callable[[], None]:
         """One update that takes its arguments from the next row of ``tables``."""
 
     @abstractmethod
-    def _batch_losses(self, split: str, starts_nMB: Tensor) -> Iterator[Tensor]:
+    def batch_losses(self, split: str, starts_nMB: Tensor) -> Iterator[Tensor]:
         """Losses (M, R) of each batch, no dropout; valid until the next one."""
 
     @abstractmethod
-    def _batch_gradients(self, starts_nMB: Tensor) -> Iterator[Tensor]:
+    def batch_gradients(self, starts_nMB: Tensor) -> Iterator[Tensor]:
         """Gradient (M, P) of each batch's mean loss, no dropout; valid until the next one."""
+
+
+class FusedPath(Path):
+    """Hand-written kernels; see `scaling_sim_torch.fused`."""
+
+    def update_of(self, tables: Tables) -> Callable[[], None]:
+        """See `Path.update_of`."""
+        trainer = self.trainer
+        model, optimizer = self._model(trainer.cohort.batch_sequences, gradient=True), trainer.optimizer()
+        flat, half = trainer.flat, trainer.half_MP
+
+        def update() -> None:
+            model.read(tables.starts, tables.step, *trainer.corpus("train"), flat["params"])
+            losses_MR, grad_MP, squares = model.gradient(flat["params"], half)
+            optimizer.step(losses_MR, grad_MP, tables, squares)
+
+        return update
+
+    def batch_losses(self, split: str, starts_nMB: Tensor) -> Iterator[Tensor]:
+        """See `Path.batch_losses`."""
+        trainer, model = self.trainer, self._model(starts_nMB.shape[2], gradient=False)
+        for step in torch.arange(len(starts_nMB), device=trainer.device):
+            model.read(starts_nMB, step, *trainer.corpus(split), trainer.flat["params"])
+            yield model.losses(trainer.flat["params"], trainer.half_MP)
+
+    def batch_gradients(self, starts_nMB: Tensor) -> Iterator[Tensor]:
+        """See `Path.batch_gradients`."""
+        trainer, model = self.trainer, self._model(starts_nMB.shape[2], gradient=True)
+        for step in torch.arange(len(starts_nMB), device=trainer.device):
+            model.read(starts_nMB, step, *trainer.corpus("train"), trainer.flat["params"])
+            yield model.gradient(trainer.flat["params"], trainer.half_MP)[1]
+
+    def _model(self, batch: int, *, gradient: bool) -> FusedModel:
+        trainer = self.trainer
+        return FusedModel(trainer.cohort.shape, len(trainer.members), batch, trainer.device, gradient=gradient)
+
+
+class StackedPath(Path):
+    """Any shape: compiled blocks and the loss in chunks; see `scaling_sim_torch.stacked`."""
+
+    def update_of(self, tables: Tables) -> Callable[[], None]:
+        """See `Path.update_of`."""
+        trainer, model, optimizer = self.trainer, self._model(), self.trainer.optimizer()
+        batch, dropout_keys = trainer.cohort.batch_sequences, trainer.dropout_keys
+        losses_MR, grad_MP = self._results(batch // (num_ranks() if is_shared(batch) else 1))
+
+        def update() -> None:
+            starts_MB = tables.starts.index_select(0, tables.step)[0]
+            update_number = tables.update.index_select(0, tables.step)[0]
+            dropout = None if dropout_keys is None else Dropout(dropout_keys, update_number)
+            self._gradient(model, self._windows("train", share(starts_MB)), losses_MR, grad_MP, dropout)
+            if is_shared(batch):
+                average(losses_MR, grad_MP)
+            optimizer.step(losses_MR, grad_MP, tables)
+
+        return update
+
+    def batch_losses(self, split: str, starts_nMB: Tensor) -> Iterator[Tensor]:
+        """See `Path.batch_losses`."""
+        trainer, model = self.trainer, self._model()
+
+        def compute(starts_MB: Tensor, parts: int) -> Tensor:
+            windows = (self._windows(split, part_Mb) for part_Mb in starts_MB.chunk(parts, dim=1))
+            return torch.cat([model.losses(trainer.flat["params"], trainer.half_MP, part) for part in windows], dim=1)
+
+        for starts_MB in starts_nMB:
+            yield self._in_room(partial(compute, starts_MB), starts_MB.shape[1])
+
+    def batch_gradients(self, starts_nMB: Tensor) -> Iterator[Tensor]:
+        """See `Path.batch_gradients`."""
+        model, (losses_MR, grad_MP) = self._model(), self._results(starts_nMB.shape[2])
+        for starts_MB in starts_nMB:
+            self._gradient(model, self._windows("train", starts_MB), losses_MR, grad_MP)
+            yield grad_MP
+
+    def _results(self, sequences: int) -> tuple[Tensor, Tensor]:
+        """Where losses (M, R) and a gradient (M, P) will stand."""
+        trainer = self.trainer
+        rows = sequences * trainer.cohort.shape.n_ctx
+        losses_MR = torch.empty(len(trainer.members), rows, device=trainer.device)
+        return losses_MR, torch.empty_like(trainer.flat["params"])
+
+    def _gradient(
+        self, model: StackedModel, windows_MBU: Tensor, losses_MR: Tensor, grad_MP: Tensor,
+        dropout: Dropout | None = None,
+    ) -> None:  # fmt: skip
+        """Losses and gradient of a batch, in micro-batches; whole with dropout, whose masks are numbered within it."""
+        flat, half = self.trainer.flat, self.trainer.half_MP
+
+        def compute(parts: int) -> None:
+            model.gradient(flat["params"], half, windows_MBU, losses_MR, grad_MP, dropout, micro_batches=parts)
+
+        if dropout is None:
+            self._in_room(compute, windows_MBU.shape[1])
+        else:
+            compute(1)
+
+    def _in_room(self, compute: Callable[[int], R], size: int) -> R:
+        """``compute`` of as few equal parts of ``size`` sequences as there is room for; more if memory runs out."""
+        trainer = self.trainer
+        first = next(n for n in range(1, size + 1) if size % n == 0 and size <= n * trainer.room)
+        result, parts = in_parts(compute, first, size)
+        trainer.room = min(trainer.room, size // parts) if parts > first else trainer.room
+        return result
+
+    def _model(self) -> StackedModel:
+        trainer, plan = self.trainer, self.trainer.plan
+        return StackedModel(
+            trainer.cohort.shape, len(trainer.members), trainer.device, compiled=plan.compiled,
+            checkpointed=plan.checkpointed,
+        )  # fmt: skip
+
+    def _windows(self, split: str, starts_MB: Tensor) -> Tensor:
+        """Windows (M, B, T + 1): inputs and the last target."""
+        tokens, bits = self.trainer.corpus(split)
+        return tokens[starts_MB[..., None] + self.trainer.window_T].long() & bits
 
 
 def regrouped(starts_MnB: Tensor, most: int) -> Tensor:
@@ -146,97 +312,3 @@ def regrouped(starts_MnB: Tensor, most: int) -> Tensor:
     sizes = [size for size in range(1, max(most, sequences) + 1) if total % size == 0]
     size = max((size for size in sizes if total // size % ranks == 0), default=sizes[-1])
     return starts_MnB.reshape(num_members, total // size, size).transpose(0, 1).contiguous()
-
-
-class FusedTrainer(FastTrainer):
-    """Updates made of hand-written kernels; see `scaling_sim_torch.fused`."""
-
-    def _update_of(self, tables: Tables) -> Callable[[], None]:
-        model, optimizer = self._model(self.cohort.batch_sequences, gradient=True), self._optimizer()
-
-        def update() -> None:
-            model.read(tables.starts, tables.step, *self._corpus("train"), self.flat["params"])
-            losses_MR, grad_MP, squares = model.gradient(self.flat["params"], self.half_MP)
-            optimizer.step(losses_MR, grad_MP, tables, squares)
-
-        return update
-
-    def _model(self, batch: int, *, gradient: bool) -> FusedModel:
-        return FusedModel(self.cohort.shape, len(self.members), batch, self.device, gradient=gradient)
-
-    def _batch_losses(self, split: str, starts_nMB: Tensor) -> Iterator[Tensor]:
-        model = self._model(starts_nMB.shape[2], gradient=False)
-        for step in torch.arange(len(starts_nMB), device=self.device):
-            model.read(starts_nMB, step, *self._corpus(split), self.flat["params"])
-            yield model.losses(self.flat["params"], self.half_MP)
-
-    def _batch_gradients(self, starts_nMB: Tensor) -> Iterator[Tensor]:
-        model = self._model(starts_nMB.shape[2], gradient=True)
-        for step in torch.arange(len(starts_nMB), device=self.device):
-            model.read(starts_nMB, step, *self._corpus("train"), self.flat["params"])
-            yield model.gradient(self.flat["params"], self.half_MP)[1]
-
-
-class StackedTrainer(FastTrainer):
-    """Updates of any shape: compiled blocks and the loss in chunks; see `scaling_sim_torch.stacked`."""
-
-    def _update_of(self, tables: Tables) -> Callable[[], None]:
-        model, optimizer = self._model(), self._optimizer()
-        batch = self.cohort.batch_sequences
-        rows = batch // (num_ranks() if is_shared(batch) else 1) * self.cohort.shape.n_ctx
-        losses_MR = torch.empty(len(self.members), rows, device=self.device)
-        grad_MP = torch.empty_like(self.flat["params"])
-
-        def update() -> None:
-            starts_MB = tables.starts.index_select(0, tables.step)[0]
-            update_number = tables.update.index_select(0, tables.step)[0]
-            dropout = None if self.dropout_keys is None else Dropout(self.dropout_keys, update_number)
-            windows_MBU = self._all_windows("train", share(starts_MB))
-            self._gradient(model, windows_MBU, losses_MR, grad_MP, dropout)
-            if is_shared(batch):
-                average(losses_MR, grad_MP)
-            optimizer.step(losses_MR, grad_MP, tables)
-
-        return update
-
-    def _gradient(
-        self, model: StackedModel, windows_MBU: Tensor, losses_MR: Tensor, grad_MP: Tensor,
-        dropout: Dropout | None = None,
-    ) -> None:  # fmt: skip
-        """Losses and gradient of a batch; where memory runs out, again in smaller micro-batches."""
-
-        def compute(parts: int) -> None:
-            model.micro_batches = parts
-            model.gradient(self.flat["params"], self.half_MP, windows_MBU, losses_MR, grad_MP, dropout)
-
-        parts = model.micro_batches
-        in_parts(compute, parts, parts if dropout is not None else windows_MBU.shape[1])
-
-    def _model(self, *, micro_batches: int | None = None) -> StackedModel:
-        plan = self.plan
-        return StackedModel(
-            self.cohort.shape, len(self.members), self.device, micro_batches=micro_batches or plan.micro_batches,
-            compiled=plan.compiled, checkpointed=plan.checkpointed,
-        )  # fmt: skip
-
-    def _batch_losses(self, split: str, starts_nMB: Tensor) -> Iterator[Tensor]:
-        model = self._model()
-        for starts_MB in starts_nMB:
-            parts = starts_MB.split(max(1, self.cohort.batch_sequences // self.plan.micro_batches), dim=1)
-            windows = (self._all_windows(split, part) for part in parts)
-            yield torch.cat([model.losses(self.flat["params"], self.half_MP, part) for part in windows], dim=1)
-
-    def _batch_gradients(self, starts_nMB: Tensor) -> Iterator[Tensor]:
-        size, room = starts_nMB.shape[2], max(1, self.cohort.batch_sequences // self.plan.micro_batches)
-        parts = next(n for n in range(1, size + 1) if size % n == 0 and size <= n * room)
-        model, grad_MP = self._model(micro_batches=parts), torch.empty_like(self.flat["params"])
-        losses_MR = torch.empty(len(self.members), starts_nMB.shape[2] * self.cohort.shape.n_ctx, device=self.device)
-        for starts_MB in starts_nMB:
-            windows_MBU = self._all_windows("train", starts_MB)
-            self._gradient(model, windows_MBU, losses_MR, grad_MP)
-            yield grad_MP
-
-    def _all_windows(self, split: str, starts_MB: Tensor) -> Tensor:
-        """Windows (M, B, T + 1): inputs and the last target."""
-        tokens, bits = self._corpus(split)
-        return tokens[starts_MB[..., None] + self.window_T].long() & bits

@@ -11,6 +11,10 @@ BUFFERS = 2 * 256 * 2**20
 TABLES = 2**27
 """Window starts, learning rates, sums of layer norms' gradients."""
 
+SHARE_OF_FREE = 0.85
+"""Of the free memory that the estimate of a sharded model may take: once one rank has run out, the ranks cannot go on
+with smaller micro-batches, since the others wait for it."""
+
 NORM_AGAIN_FROM = 1536
 """d_model from which the norm before the feed-forward half is computed again as well as GELU: the wider a model, the
 smaller the share of what is no matrix product (at width 768, .3 % of the time for 6 % of the memory)."""
@@ -46,7 +50,7 @@ def least_bytes(cohort: Cohort, precision: Precision, ranks: int = 1) -> float:
     whole = unshared_bytes(cohort)
     if ranks == 1 or num_members > 1 or cohort.optimizer != "adamw":
         return whole
-    return min(whole, sharded_bytes(shape, ranks, 1, checkpointed=True))
+    return min(whole, sharded_bytes(shape, ranks, 1, checkpointed=True) / SHARE_OF_FREE)
 
 
 def unshared_bytes(cohort: Cohort) -> float:

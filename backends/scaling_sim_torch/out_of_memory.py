@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable
 from typing import TypeVar
@@ -45,6 +46,12 @@ def in_parts(compute: Callable[[int], T], parts: int, size: int) -> tuple[T, int
         warnings.warn(
             f"out of memory with {parts} micro-batch(es); going on with {finer}", BackendWarning, stacklevel=2
         )
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release_memory()
         parts = finer
+
+
+def release_memory() -> None:
+    """Give back what PyTorch holds in reserve."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

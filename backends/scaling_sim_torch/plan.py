@@ -6,14 +6,10 @@ from dataclasses import dataclass, replace
 
 from scaling_sim.engine.cohort import Cohort, Precision
 from scaling_sim.model.count import num_parameters
-from scaling_sim_torch.memory import fit, fused_bytes, unshared_bytes
+from scaling_sim_torch.memory import SHARE_OF_FREE, fit, fused_bytes, unshared_bytes
 
 CAPTURE_BELOW = 3e8
 """Parameters of all members together up to which whole updates are captured; beyond, launches are hidden anyway."""
-
-SHARE_OF_FREE = 0.85
-"""Of the free memory that the estimate of a sharded model may take: once one rank has run out, the ranks cannot go on
-with smaller micro-batches, since the others wait for it."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +61,12 @@ def make_plan(
         return Plan("eager", "deterministic=True")
     if not device.startswith("cuda"):
         return Plan("eager", "captured graphs and kernels need CUDA")
+    without = _why_no_kernels()
+    if without is not None:
+        return Plan("eager", without)
     if _num_ranks() > 1:
         return _plan_of_ranks(cohort, _num_ranks(), free)
-    why_not = _why_not_fused(cohort, device)
+    why_not = _why_not_fused(cohort)
     if why_not is None and free is not None and fused_bytes(cohort) > free:
         why_not = f"the kernels' work space of {fused_bytes(cohort) / 2**30:.1f} GiB does not fit"
     if why_not is None:
@@ -105,12 +104,12 @@ def stacked_plan(cohort: Cohort, reason: str, free: float | None, ranks: int = 1
     )  # fmt: skip
 
 
-def _why_not_fused(cohort: Cohort, device: str) -> str | None:
+def _why_not_fused(cohort: Cohort) -> str | None:
     from scaling_sim_torch.fused import why_not_fused
 
     if any(member.dropout for member in cohort.members):
         return "dropout"
-    return why_not_fused(cohort.shape) or _why_no_kernels(device)
+    return why_not_fused(cohort.shape) or _why_not_safe()
 
 
 def _num_ranks() -> int:
@@ -119,13 +118,16 @@ def _num_ranks() -> int:
     return num_ranks()
 
 
-def _why_no_kernels(device: str) -> str | None:
+def _why_no_kernels() -> str | None:
+    """None where Triton is: the loss in chunks, AdamW and compiled blocks need it as well."""
     try:
-        from scaling_sim_torch.kernels import SAFE
+        import scaling_sim_torch.kernels  # noqa: F401
     except ImportError as error:
         return f"Triton cannot be imported ({error})"
-    import torch
+    return None
 
-    if torch.cuda.get_device_capability(device)[0] < 8:
-        return "the card is older than Ampere (no bfloat16 tensor cores)"
+
+def _why_not_safe() -> str | None:
+    from scaling_sim_torch.kernels import SAFE
+
     return None if SAFE else "this Triton offers no way round a fault of ptxas (scaling_sim_torch.ptxas)"

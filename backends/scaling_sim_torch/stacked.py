@@ -37,18 +37,15 @@ class StackedModel:
     ----------
     shape : Shape
     num_members : int
-    micro_batches : int
-        Parts into which a batch is cut; gradients are summed.
     compiled, checkpointed : bool
         Compile the blocks; keep only their inputs and compute the rest again.
     """
 
     def __init__(
-        self, shape: Shape, num_members: int, device: torch.device, *, micro_batches: int = 1, compiled: bool = True,
-        checkpointed: bool = False,
-    ) -> None:  # fmt: skip
+        self, shape: Shape, num_members: int, device: torch.device, *, compiled: bool = True, checkpointed: bool = False
+    ) -> None:
         self.shape, self.num_members, self.device = shape, num_members, device
-        self.micro_batches, self.checkpointed = micro_batches, checkpointed
+        self.checkpointed = checkpointed
         self.block: Block = torch.compile(_block, dynamic=False) if compiled else _block
         self.final: Callable[..., Tensor] = torch.compile(_final, dynamic=False) if compiled else _final
 
@@ -62,12 +59,12 @@ class StackedModel:
 
     def gradient(
         self, master: Tensor, half: Tensor, windows_MBU: Tensor, losses_MR: Tensor, grad_MP: Tensor,
-        dropout: Dropout | None = None,
+        dropout: Dropout | None = None, *, micro_batches: int = 1,
     ) -> None:  # fmt: skip
-        """Write the losses (M, B·T) and the gradient (M, P) of their mean."""
+        """Write the losses (M, B·T) and the gradient (M, P) of their mean, summed over equal parts of the batch."""
         split_parameters(grad_MP, self.shape)["token_embedding"].zero_()
-        parts = windows_MBU.chunk(self.micro_batches, dim=1)
-        rows = losses_MR.chunk(self.micro_batches, dim=1)
+        parts = windows_MBU.chunk(micro_batches, dim=1)
+        rows = losses_MR.chunk(micro_batches, dim=1)
         put: Put = Tensor.copy_
         for part_MbU, losses_Mr in zip(parts, rows, strict=True):
             part_losses = torch.empty_like(losses_Mr, memory_format=torch.contiguous_format)

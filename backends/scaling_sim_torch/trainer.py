@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -89,13 +90,12 @@ class TorchTrainer:
         """Mean loss per position (M, T) and its standard error over sequences (M,); see `Trainer.evaluate`."""
         check_split_name(split, list(self.splits))
         starts_MnB = self._checked_starts(split, check_member_axis(starts, len(self.members)))
-        batches = []
-        with torch.no_grad(), self._arithmetic(starts_MnB[:, 0].numel()):
-            for starts_MB in starts_MnB.unbind(1):
-                losses_MBT = position_losses(
-                    self.flat["params"], self.cohort.shape, *self._windows(split, starts_MB)
-                ).double()
-                batches.append((losses_MBT.sum(dim=1), losses_MBT.mean(dim=2)))
+        batches, size = [], starts_MnB.shape[2]
+        for starts_MB in starts_MnB.unbind(1):
+            first = self.parts if size % self.parts == 0 else 1
+            losses_MBT, parts = in_parts(partial(self._position_losses, split, starts_MB), first, size)
+            self.parts = max(self.parts, parts)
+            batches.append((losses_MBT.double().sum(dim=1), losses_MBT.mean(dim=2, dtype=torch.float64)))
         mean_MT = torch.stack([sums for sums, _ in batches]).sum(dim=0) / (starts_MnB.shape[1] * starts_MnB.shape[2])
         sequences_MS = torch.cat([means for _, means in batches], dim=1)
         return mean_MT.cpu().numpy(), standard_error(sequences_MS.cpu().numpy())
@@ -185,6 +185,15 @@ class TorchTrainer:
         if divided:
             average(loss_M, grad_MP)
         return loss_M, grad_MP
+
+    @torch.no_grad()
+    def _position_losses(self, split: str, starts_MB: Tensor, parts: int) -> Tensor:
+        """Losses (M, B, T), computed in parts of equal size."""
+        weights_MP, shape, losses = self.flat["params"], self.cohort.shape, []
+        for part_Mb in starts_MB.chunk(parts, dim=1):
+            with self._arithmetic(part_Mb.numel()):
+                losses.append(position_losses(weights_MP, shape, *self._windows(split, part_Mb)))
+        return torch.cat(losses, dim=1)
 
     def _mean_of_parts(self, starts_MB: Tensor, dropout: Dropout | None, parts: int) -> tuple[Tensor, Tensor]:
         """Mean losses and their gradients, from micro-batches of equal size."""

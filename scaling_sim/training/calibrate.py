@@ -78,7 +78,7 @@ def measure_machine(
     num_workers = default_workers(workers, placement)
     for plan in plan_cohorts(merged, max_members=placement.max_members):
         first = placement.backend(plan.jobs[0])
-        check_memory(plan.task().cohort(), first, placement.device, placement.precision, num_workers)
+        check_memory(plan.task().cohort(), first, placement.devices, placement.precision, num_workers)
     plans = [
         (plan, placement.backend(plan.jobs[0]).name)
         for plan in calibration_plans(plan_cohorts(merged, max_members=placement.max_members))

@@ -51,7 +51,7 @@ def largest_cohort(jobs: Sequence[Job], backend: Backend, devices: Sequence[str]
     dropout = any(job.config.recipe.dropout for job in jobs)
     while num > 1:
         cohort = cohort_of(jobs[0], num, dropout=dropout)
-        room = why_no_room(cohort, backend, devices[0], precision)
+        room = why_no_room(cohort, backend, devices, precision)
         if room is None and backend.why_unsupported(cohort, devices[0], precision) is None:
             return num
         num = -(-num // 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from scaling_sim.engine.cohort import Cohort, Precision
 from scaling_sim.engine.protocol import Backend
@@ -33,7 +33,9 @@ def free_bytes() -> float | None:
             return None
 
 
-def check_memory(cohort: Cohort, backend: Backend, device: str, precision: Precision, num_workers: int = 1) -> None:
+def check_memory(
+    cohort: Cohort, backend: Backend, devices: Sequence[str], precision: Precision, num_workers: int = 1
+) -> None:
     """Refuse a cohort that does not fit; see `why_no_room`.
 
     Raises
@@ -41,29 +43,32 @@ def check_memory(cohort: Cohort, backend: Backend, device: str, precision: Preci
     ConfigError
         With the estimate, what is free, and what to do.
     """
-    reason = why_no_room(cohort, backend, device, precision, num_workers)
+    reason = why_no_room(cohort, backend, devices, precision, num_workers)
     if reason is not None:
         raise ConfigError(reason)
 
 
 def why_no_room(
-    cohort: Cohort, backend: Backend, device: str, precision: Precision, num_workers: int = 1
+    cohort: Cohort, backend: Backend, devices: Sequence[str], precision: Precision, num_workers: int = 1
 ) -> str | None:
-    """None if ``num_workers`` such cohorts at a time fit into what is free on ``device``, else a sentence.
+    """None if such cohorts of ``num_workers`` workers fit into what is free, else a sentence.
 
-    A backend that knows better may offer ``memory_bytes(cohort, precision)`` and ``free_bytes(device)``.
+    Workers are dealt to the devices, any of which may get the cohort: the one with the least room decides. A backend
+    that knows better may offer ``memory_bytes(cohort, precision)`` and ``free_bytes(device)``.
     """
     estimate: Callable[[Cohort, Precision], float] = getattr(backend, "memory_bytes", cohort_bytes)
     tell: Callable[[str], float | None] | None = getattr(backend, "free_bytes", None)
-    free = free_bytes() if device == "cpu" else tell(device) if tell else None
-    needed = estimate(cohort, precision) * max(1, num_workers)
-    if free is None or needed <= free:
+    rooms = [(free_bytes() if device == "cpu" else tell(device) if tell else None, device) for device in devices]
+    known = [(room, device) for room, device in rooms if room is not None]
+    per_device = max(1, -(-num_workers // len(devices)))
+    needed = estimate(cohort, precision) * per_device
+    if not known or needed <= min(known)[0]:
         return None
-    shape = cohort.shape
+    (free, device), shape = min(known), cohort.shape
     several = "" if device == "cpu" else ", or share one model among several GPUs (torchrun; see the how-to)"
     return (
         f"{len(cohort.members)} model(s) of {shape.n_layer} layers, d_model {shape.d_model}, batch "
         f"{cohort.batch_sequences * shape.n_ctx} tokens need about {needed / 2**30:.1f} GiB in "
-        f"{max(1, num_workers)} worker(s), {free / 2**30:.1f} GiB are free on {device}; take a smaller batch, "
+        f"{per_device} worker(s), {free / 2**30:.1f} GiB are free on {device}; take a smaller batch, "
         f"a smaller model or fewer workers{several}"
     )

@@ -103,10 +103,9 @@ def run_sweep(
         progress=progress,
         heartbeat=1.0 if heartbeat is None else heartbeat,
     )
-    per_device = -(-num_workers // len(placement.devices))
     for plan in driver.plans:
         first = placement.backend(plan.jobs[0])
-        check_memory(plan.task().cohort(), first, placement.device, placement.precision, per_device)
+        check_memory(plan.task().cohort(), first, placement.devices, placement.precision, num_workers)
     with tempfile.TemporaryDirectory(prefix="scaling-sim-") as scratch:
         executor = start_executor(placement, corpus.splits, num_workers, Path(scratch), checkpoint_seconds)
         try:

@@ -57,9 +57,9 @@ def test_stopped_and_resumed_is_the_same(precision):
 
 
 def test_the_fast_path_s_update_is_the_same():
-    from scaling_sim_torch.fast import StackedTrainer
+    from scaling_sim_torch.fast import FastTrainer
 
-    fast = StackedTrainer(ADAFACTOR.cohort, ADAFACTOR.splits(), "cpu", "bfloat16", Plan("stacked", "test"))
+    fast = FastTrainer(ADAFACTOR.cohort, ADAFACTOR.splits(), "cpu", "bfloat16", Plan("stacked", "test"))
     starts, lr = ADAFACTOR.batches(12)
     losses = fast.advance(0, starts, lr)
     np.testing.assert_allclose(losses, reference_losses(ADAFACTOR, 50)[:12], atol=0.02)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling_sim_torch.compiling import FOLDERS, MOST_SHAPES, SETTING, cache_folders, prepare_compilers
+from scaling_sim_torch.compiling import FOLDERS, MOST_SHAPES, SETTING, cache_folders, note, noted, prepare_compilers
 
 pytestmark = pytest.mark.torch
 
@@ -34,12 +34,26 @@ def test_what_the_user_set_is_kept_and_workers_inherit_the_rest(monkeypatch, tmp
     pytest.importorskip("torch")
     from torch._dynamo import config
 
-    monkeypatch.setattr(config, "recompile_limit", 8)
-    monkeypatch.setattr(config, "accumulated_recompile_limit", 256)
     monkeypatch.setenv("TRITON_CACHE_DIR", "/theirs")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is removed again
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-    prepare_compilers()
-    assert os.environ["TRITON_CACHE_DIR"] == "/theirs"
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "user" / "scaling_sim" / "inductor")
-    assert config.recompile_limit == MOST_SHAPES
+    with config.patch(recompile_limit=8, accumulated_recompile_limit=256):  # monkeypatch would delete them at the end
+        prepare_compilers()
+        assert os.environ["TRITON_CACHE_DIR"] == "/theirs"
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "user" / "scaling_sim" / "inductor")
+        assert config.recompile_limit == MOST_SHAPES
+
+
+def test_what_was_noted_is_known_again_and_nothing_else(monkeypatch, tmp_path):
+    assert noted("a product", below=8) is None
+    note("a product", 5)
+    assert noted("a product", below=8) == 5
+    assert noted("a product", below=5) is None, "a number that cannot be"
+    assert noted("another", below=8) is None
+    for file in (tmp_path / "user").rglob("*.txt"):
+        file.write_text("spoilt")
+    assert noted("a product", below=8) is None
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv(SETTING, str(tmp_path / "file"))
+    note("a product", 5)  # nowhere to write: nothing happens
+    assert noted("a product", below=8) is None

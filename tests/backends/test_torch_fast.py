@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from functools import partial
 
 import numpy as np
@@ -44,13 +45,13 @@ def cohort_of(shape, batch=32, dropout=0.0, members=1):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_stacked_curves_evaluations_and_noise_follow_the_reference(torch, case, micro_batches):
-    from scaling_sim_torch.fast import StackedTrainer
+    from scaling_sim_torch.fast import FastTrainer
 
     members = case.cohort.members
     if case.cohort.batch_sequences % micro_batches or (micro_batches > 1 and any(m.dropout for m in members)):
         pytest.skip("the batch cannot be cut so")
     plan = Plan("stacked", "test", micro_batches=micro_batches, checkpointed=micro_batches > 1)
-    trainer = StackedTrainer(case.cohort, case.splits(), "cpu", "bfloat16", plan)
+    trainer = FastTrainer(case.cohort, case.splits(), "cpu", "bfloat16", plan)
     reference = REFERENCE.start(case.cohort, case.splits(), precision="float64")
     batches = case.batches(6)
     np.testing.assert_allclose(trainer.advance(0, *batches), reference.advance(0, *batches), atol=0.003)
@@ -64,23 +65,102 @@ def test_stacked_curves_evaluations_and_noise_follow_the_reference(torch, case, 
 
 
 def test_a_smaller_micro_batch_follows_when_memory_runs_out(torch, monkeypatch):
-    from scaling_sim_torch.fast import StackedTrainer
+    from scaling_sim_torch.fast import FastTrainer
     from scaling_sim_torch.stacked import StackedModel
 
-    whole = StackedTrainer(PLAIN.cohort, PLAIN.splits(), "cpu", "bfloat16", Plan("stacked", "test"))
-    cut = StackedTrainer(PLAIN.cohort, PLAIN.splits(), "cpu", "bfloat16", Plan("stacked", "test"))
+    whole = FastTrainer(PLAIN.cohort, PLAIN.splits(), "cpu", "bfloat16", Plan("stacked", "test"))
+    cut = FastTrainer(PLAIN.cohort, PLAIN.splits(), "cpu", "bfloat16", Plan("stacked", "test"))
     exact = StackedModel.gradient
 
-    def gradient(self, *arguments):
-        if self.micro_batches < 4:
+    def gradient(self, *arguments, micro_batches):
+        if micro_batches < 4:
             raise torch.OutOfMemoryError("no room")
-        exact(self, *arguments)
+        exact(self, *arguments, micro_batches=micro_batches)
 
     expected = whole.advance(0, *PLAIN.batches(3))
+    noise = whole.gradient_noise(PLAIN.starts(3, 2))
     monkeypatch.setattr(StackedModel, "gradient", gradient)
     with pytest.warns(BackendWarning, match="going on with"):
         got = cut.advance(0, *PLAIN.batches(3))
     np.testing.assert_allclose(got, expected, atol=1e-3)
+    for found, exact_noise in zip(cut.gradient_noise(PLAIN.starts(3, 2)), noise, strict=True):  # without a warning
+        np.testing.assert_allclose(found, exact_noise, rtol=0.01)
+
+
+def losses_of_few(most, exact, error):
+    """`StackedModel.losses` or `position_losses` on a card that holds ``most`` sequences."""
+
+    def losses(*arguments):
+        if arguments[-1].shape[1] > most:
+            raise error("no room")
+        return exact(*arguments)
+
+    return losses
+
+
+@pytest.mark.parametrize("path", ["stacked", "eager"])
+def test_evaluations_are_cut_when_memory_runs_out(torch, path, monkeypatch):
+    from scaling_sim_torch import trainer as eager
+    from scaling_sim_torch.fast import FastTrainer
+    from scaling_sim_torch.stacked import StackedModel
+
+    given = (PLAIN.cohort, PLAIN.splits(), "cpu", "bfloat16")
+    trainer = FastTrainer(*given, Plan("stacked", "test")) if path == "stacked" else BACKEND.start(*given)
+    expected = trainer.evaluate("test", PLAIN.starts(2))
+    owner, name = (StackedModel, "losses") if path == "stacked" else (eager, "position_losses")
+    monkeypatch.setattr(owner, name, losses_of_few(1, getattr(owner, name), torch.OutOfMemoryError))
+    with pytest.warns(BackendWarning, match="going on with"):
+        found = trainer.evaluate("test", PLAIN.starts(2))
+    for got, exact in zip(found, expected, strict=True):
+        np.testing.assert_allclose(got, exact, rtol=1e-6, atol=1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer.evaluate("test", PLAIN.starts(2))
+
+
+def test_the_compiled_path_follows_where_the_work_space_of_kernels_does_not_fit(torch, monkeypatch):
+    from scaling_sim_torch.fast import FastTrainer, FusedPath
+
+    def nothing(self, *_, **__):
+        raise torch.OutOfMemoryError("no room")
+
+    given = (PLAIN.cohort, PLAIN.splits(), "cpu", "bfloat16")
+    stacked = FastTrainer(*given, Plan("stacked", "test"))
+    monkeypatch.setattr(FusedPath, "_model", nothing)
+    monkeypatch.setattr("scaling_sim_torch.fast.stacked_plan", lambda *_: Plan("stacked", "test"))
+    for method, arguments in (
+        ("advance", (0, *PLAIN.batches(3))),
+        ("evaluate", ("test", PLAIN.starts(2))),
+        ("gradient_noise", (PLAIN.starts(3, 2),)),
+    ):
+        fused = FastTrainer(*given, Plan("fused", "test"))
+        with pytest.warns(BackendWarning, match="going on with the compiled path"):
+            found = getattr(fused, method)(*arguments)
+        np.testing.assert_array_equal(found, getattr(stacked, method)(*arguments)) if method == "advance" else None
+        assert np.isfinite(np.concatenate([np.ravel(one) for one in found])).all()
+
+
+def test_work_space_of_updates_makes_room_for_an_evaluation(torch, monkeypatch):
+    """And is made anew for the next update."""
+    from scaling_sim_torch.fast import FastTrainer
+    from scaling_sim_torch.stacked import StackedModel
+
+    given = (PLAIN.cohort, PLAIN.splits(), "cpu", "bfloat16", Plan("stacked", "test"))
+    trainer, undisturbed = FastTrainer(*given), FastTrainer(*given)
+    exact = StackedModel.losses
+
+    def losses(self, *arguments):
+        if trainer.replays is not None:
+            raise torch.OutOfMemoryError("no room")
+        return exact(self, *arguments)
+
+    starts, lr = PLAIN.batches(6)
+    trainer.advance(0, starts[:3], lr[:3]), undisturbed.advance(0, starts[:3], lr[:3])
+    expected = undisturbed.evaluate("test", PLAIN.starts(2))[0]
+    monkeypatch.setattr(StackedModel, "losses", losses)
+    with pytest.warns(BackendWarning, match="out of memory"):
+        np.testing.assert_allclose(trainer.evaluate("test", PLAIN.starts(2))[0], expected, rtol=1e-6)
+    np.testing.assert_array_equal(trainer.advance(3, starts[3:], lr[3:]), undisturbed.advance(3, starts[3:], lr[3:]))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch's own, while it compiles
@@ -147,6 +227,13 @@ def test_never_more_than_256_mib_of_logits(torch, num_members, vocab_size):
 # Plans -----------------------------------------------------------------------------------------------------------
 
 
+def test_without_triton_plain_operations_train(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scaling_sim_torch.kernels", None)
+    chosen = make_plan(cohort_of(BILLION), "cuda:0", "bfloat16")
+    assert chosen.path == "eager"
+    assert "Triton cannot be imported" in chosen.reason
+
+
 def test_exact_precisions_and_deterministic_runs_are_eager():
     assert make_plan(cohort_of(SMALL), "cuda:0", "float32").path == "eager"
     assert make_plan(cohort_of(SMALL), "cuda:0", "bfloat16", deterministic=True).path == "eager"
@@ -162,7 +249,7 @@ def test_exact_precisions_and_deterministic_runs_are_eager():
         (Shape(n_layer=0, d_model=32, n_head=1, n_ctx=64), 0.0, "no layers"),
     ],
 )
-def test_what_the_kernels_do_not_cover_is_stacked_and_says_why(shape, dropout, reason):
+def test_what_the_kernels_do_not_cover_is_stacked_and_says_why(shape, dropout, reason, with_triton):
     plan = make_plan(cohort_of(shape, dropout=dropout), "cuda:0", "bfloat16")
     assert plan.path == "stacked"
     assert reason in str(plan)
@@ -179,13 +266,10 @@ def test_memory_decides_on_micro_batches_then_on_checkpoints():
     assert stacked_bytes(BILLION, 1, 32 // micro, checkpointed=True) < least
 
 
-def test_a_work_space_that_does_not_fit_is_stacked(monkeypatch):
-    from scaling_sim_torch import plan
-
-    monkeypatch.setattr(plan, "_why_no_kernels", lambda device: None)
+def test_a_work_space_that_does_not_fit_is_stacked(with_triton):
     cohort = cohort_of(SMALL, batch=64, members=64)
-    assert plan.make_plan(cohort, "cuda:0", "bfloat16", free=fused_bytes(cohort)).path == "fused"
-    smaller = plan.make_plan(cohort, "cuda:0", "bfloat16", free=fused_bytes(cohort) - 1)
+    assert make_plan(cohort, "cuda:0", "bfloat16", free=fused_bytes(cohort)).path == "fused"
+    smaller = make_plan(cohort, "cuda:0", "bfloat16", free=fused_bytes(cohort) - 1)
     assert smaller.path == "stacked"
     assert "does not fit" in str(smaller)
     assert least_bytes(cohort, "bfloat16") < fused_bytes(cohort)
@@ -214,7 +298,7 @@ import numpy as np
 import torch.distributed as dist
 from scaling_sim.engine.conformance_cases import DROPOUT, PLAIN
 from scaling_sim_torch import BACKEND
-from scaling_sim_torch.fast import StackedTrainer
+from scaling_sim_torch.fast import FastTrainer
 from scaling_sim_torch.layout import offsets
 from scaling_sim_torch.plan import Plan
 
@@ -222,7 +306,7 @@ rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
 assert "several ranks" in BACKEND.why_unsupported(DROPOUT.cohort, "cpu", "float32")
 eager = BACKEND.start(PLAIN.cohort, PLAIN.splits(), precision="float64")
-stacked = StackedTrainer(PLAIN.cohort, PLAIN.splits(), "cpu", "bfloat16", Plan("stacked", "test"))
+stacked = FastTrainer(PLAIN.cohort, PLAIN.splits(), "cpu", "bfloat16", Plan("stacked", "test"))
 found = {name: one.advance(0, *PLAIN.batches(5)) for name, one in (("eager", eager), ("stacked", stacked))}
 noise = eager.gradient_noise(PLAIN.starts(3, 2))
 np.savez(f"{folder}/{rank}.npz", small=noise[0], big=noise[1], qkv=eager.state()["params.qkv"], **found)

@@ -29,9 +29,9 @@ def small_card(monkeypatch, torch, room):
 
 
 def stacked(case):
-    from scaling_sim_torch.fast import StackedTrainer
+    from scaling_sim_torch.fast import FastTrainer
 
-    return StackedTrainer(case.cohort, case.splits(), "cpu", "bfloat16", Plan("stacked", "test"))
+    return FastTrainer(case.cohort, case.splits(), "cpu", "bfloat16", Plan("stacked", "test"))
 
 
 def eager(case):

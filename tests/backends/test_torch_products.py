@@ -9,6 +9,19 @@ from scaling_sim.model.shape import Shape
 pytestmark = pytest.mark.torch
 
 on_card = pytest.mark.gpu
+
+
+@pytest.fixture
+def nothing_known(monkeypatch, tmp_path):
+    """No algorithm has been chosen, in this process or another."""
+    from scaling_sim_torch import cublaslt
+    from scaling_sim_torch.compiling import SETTING
+
+    monkeypatch.setenv(SETTING, str(tmp_path))
+    cublaslt._problem.cache_clear()
+    cublaslt._handle.cache_clear()
+
+
 WIDE = Shape(n_layer=2, d_model=512, n_head=8, n_ctx=128, vocab_size=1000)
 
 NARROW = Shape(n_layer=2, d_model=32, n_head=2, n_ctx=32, vocab_size=300)
@@ -78,13 +91,13 @@ def test_there_is_no_library_without_a_card(torch):
 
 def curve(precision, plan=None, updates=8, shape=WIDE, device="cpu"):
     from scaling_sim_torch import BACKEND
-    from scaling_sim_torch.fast import StackedTrainer
+    from scaling_sim_torch.fast import FastTrainer
 
     cohort = Cohort(shape=shape, batch_sequences=8, members=(Member(id=0, seed=0),))
     rng = np.random.default_rng(0)
     tokens = {"train": (np.cumsum(rng.integers(0, 3, 50_000)) % shape.vocab_size).astype(np.uint16)}
     starts, lr = rng.integers(0, 40_000, (updates, 1, 8)), np.full((updates, 1), 3e-4)
-    start = BACKEND.start if plan is None else StackedTrainer
+    start = BACKEND.start if plan is None else FastTrainer
     trainer = start(cohort, tokens, device, precision, *([] if plan is None else [plan]))
     return trainer.advance(0, starts, lr), trainer.evaluate("train", starts[0][:, None])[0]
 
@@ -125,25 +138,27 @@ def test_cublaslt_equals_plain_products(torch, sizes, transposed, beside):
 
 
 @on_card
-def test_all_proposals_of_cublaslt_are_tried_once(torch, monkeypatch):
+def test_all_proposals_of_cublaslt_are_tried_once(torch, monkeypatch, nothing_known):
+    """And another process takes the same."""
     from scaling_sim_torch import cublaslt
 
     tried = []
     fastest = cublaslt._Problem._fastest
     monkeypatch.setattr(cublaslt._Problem, "_fastest", lambda self, *given: tried.append(self) or fastest(self, *given))
-    cublaslt._problem.cache_clear()
     a, b = (torch.randn(2048, 768, device="cuda").bfloat16() for _ in range(2))
     first, again = (cublaslt.product(a, b, transposed=True)[0] for _ in range(2))
+    cublaslt._problem.cache_clear()
+    elsewhere = cublaslt.product(a, b, transposed=True)[0]
     assert torch.equal(first, again)
+    assert torch.equal(first, elsewhere)
     assert len(tried) == 1
     assert 0 <= tried[0].chosen < len(tried[0].proposals) <= cublaslt.PROPOSALS
 
 
 @on_card
-def test_a_product_that_is_first_met_while_capturing_takes_the_first_proposal(torch):
+def test_a_product_that_is_first_met_while_capturing_takes_the_first_proposal(torch, nothing_known):
     from scaling_sim_torch import cublaslt
 
-    cublaslt._problem.cache_clear()
     a, b = (torch.randn(1024, 512, device="cuda").bfloat16() for _ in range(2))
     expected, graph = a @ b.T, torch.cuda.CUDAGraph()
     torch.cuda.synchronize()
@@ -151,6 +166,27 @@ def test_a_product_that_is_first_met_while_capturing_takes_the_first_proposal(to
         result, _ = cublaslt.product(a, b, transposed=True)
     graph.replay()
     torch.testing.assert_close(result, expected, atol=0.1, rtol=0.02)
+
+
+@on_card
+@pytest.mark.parametrize("fault", ["no library", "no proposals", "refused"])
+def test_plain_products_serve_where_cublaslt_does_not(torch, fault, monkeypatch, nothing_known):
+    from scaling_sim_torch import cublaslt
+    from scaling_sim_torch.products import feed_forward, gelu, product
+
+    def refuse(*_):
+        raise cublaslt.Refused("test")
+
+    if fault == "no library":
+        monkeypatch.setattr(cublaslt, "library", lambda: None)
+    elif fault == "no proposals":
+        monkeypatch.setattr(cublaslt._Problem, "_ask", lambda self, alignments: [])
+    else:
+        monkeypatch.setattr(cublaslt._Problem, "_launch", refuse)
+    x, up, down = (torch.randn(*size, device="cuda").bfloat16() for size in ((64, 512), (2048, 512), (512, 2048)))
+    assert cublaslt.product(x, up, transposed=True) is None
+    assert torch.equal(product(x, up, True), x @ up.T)
+    assert torch.equal(feed_forward(x, up, down)[0], gelu(x @ up.T) @ down.T)
 
 
 @on_card

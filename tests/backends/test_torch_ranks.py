@@ -99,9 +99,9 @@ def sweep_jobs():
 
 
 def single():
-    from scaling_sim_torch.fast import StackedTrainer
+    from scaling_sim_torch.fast import FastTrainer
 
-    return StackedTrainer(ONE, PLAIN.splits(), "cpu", "bfloat16", plan.Plan("stacked", "test"))
+    return FastTrainer(ONE, PLAIN.splits(), "cpu", "bfloat16", plan.Plan("stacked", "test"))
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ def cohort_of(shape, **changes):
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_what_does_not_fit_on_one_card_is_sharded_and_says_why(monkeypatch, ranks):
+def test_what_does_not_fit_on_one_card_is_sharded_and_says_why(monkeypatch, with_triton, ranks):
     monkeypatch.setattr(plan, "_num_ranks", lambda: ranks)
     free = 139 * 2**30
     chosen = plan.make_plan(cohort_of(LARGE), "cuda:0", "bfloat16", free=free)
@@ -216,7 +216,7 @@ def test_what_does_not_fit_on_one_card_is_sharded_and_says_why(monkeypatch, rank
     assert memory.sharded_bytes(LARGE, ranks, sequences, checkpointed=chosen.checkpointed) <= free
 
 
-def test_what_fits_is_replicated_and_only_its_batches_are_shared(monkeypatch):
+def test_what_fits_is_replicated_and_only_its_batches_are_shared(monkeypatch, with_triton):
     monkeypatch.setattr(plan, "_num_ranks", lambda: 2)
     smaller = Shape(n_layer=24, d_model=1024, n_head=16, n_ctx=1024, vocab_size=50304)
     chosen = plan.make_plan(cohort_of(smaller), "cuda:0", "bfloat16", free=139 * 2**30)
@@ -226,7 +226,7 @@ def test_what_fits_is_replicated_and_only_its_batches_are_shared(monkeypatch):
     assert frugal.path == "stacked", "110 GiB with Adafactor: no need to shard"
 
 
-def test_ranks_plan_by_the_least_free_memory(monkeypatch):
+def test_ranks_plan_by_the_least_free_memory(monkeypatch, with_triton):
     """What one rank has more of than another must not change its plan: they would wait for each other."""
     import torch
 
