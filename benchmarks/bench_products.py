@@ -23,6 +23,8 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "backends")]
 
 MODELS = ((65536, 768), (49152, 1024), (32768, 2048))
 """Rows and width of the large models of `bench_torch`."""
+CHUNK, VOCABULARY = 2560, 50304
+"""Rows of a chunk of logits, and its columns."""
 TURNS, SECONDS = 5, 0.25
 
 
@@ -38,6 +40,7 @@ def products(rows: int, width: int) -> dict[str, tuple[Callable[[], Any], Callab
 
     compiled = torch.compile(gelu, dynamic=False)
     x, up, down, qkv = random(rows, width), random(4 * width, width), random(width, 4 * width), random(3 * width, width)
+    wide, few, table = random(rows, 4 * width), random(CHUNK, width), random(VOCABULARY, width)
     return {
         "up": (lambda: torch.mm(x, up.t()), lambda: product(x, up, True)),
         "up and GELU": (
@@ -46,6 +49,10 @@ def products(rows: int, width: int) -> dict[str, tuple[Callable[[], Any], Callab
         ),
         "gradient through down": (lambda: torch.mm(x, down), lambda: product(x, down, False)),
         "queries, keys, values": (lambda: torch.mm(x, qkv.t()), lambda: product(x, qkv, True)),
+        # These two are left to PyTorch: there is nothing to gain.
+        "down": (lambda: torch.mm(wide, down.t()), lambda: product(wide, down, True)),
+        "gradient through up": (lambda: torch.mm(wide, up), lambda: product(wide, up, False)),
+        "logits": (lambda: torch.mm(few, table.t()), lambda: product(few, table, True)),
     }
 
 

@@ -2,6 +2,7 @@
 
     python benchmarks/bench_torch.py --json                    # cohorts and single small models
     python benchmarks/bench_torch.py --large --json            # 8.5e7 to 1.2e9 parameters
+    python benchmarks/bench_torch.py --large --mode max-autotune-no-cudagraphs --json    # the peer compiled so
 
 prints one object per row: peer_ms and ours_ms (medians per update), tokens per second, ratio = peer_ms / ours_ms, and
 memory. Small rows: the peer replays one captured, compiled, stacked update on fixed tokens; ours also gathers tokens,
@@ -57,20 +58,23 @@ def ours(n_layer: int, d: int, heads: int, members: int, vocab: int, context: in
     return lambda: float(trainer.advance(num, starts, lr)[-1].mean())
 
 
-def peer(n_layer: int, d: int, heads: int, members: int, vocab: int, context: int, batch: int) -> Callable[[], Any]:
+def peer(
+    n_layer: int, d: int, heads: int, members: int, vocab: int, context: int, batch: int, mode: str
+) -> Callable[[], Any]:
     """The same number of updates of the peer."""
     import torch_gpt
     import torch_stacked
 
-    replay = (torch_gpt if d >= 256 else torch_stacked).prepare(n_layer, d, heads, members, vocab, context, batch)
+    row = (n_layer, d, heads, members, vocab, context, batch)
+    replay = torch_gpt.prepare(*row, mode) if d >= 256 else torch_stacked.prepare(*row)
     return lambda: [replay() for _ in range(num_updates(d, members))]
 
 
-def side(which: str, row: tuple[int, ...]) -> None:
+def side(which: str, row: tuple[int, ...], mode: str) -> None:
     """Body of a side's process: prepare, say so, make a timed turn for every line that comes in, then print."""
     import torch
 
-    run = (ours if which == "ours" else peer)(*row)
+    run = ours(*row) if which == "ours" else peer(*row, mode)
     run()
     torch.cuda.synchronize()
     print("ready", flush=True)
@@ -113,12 +117,13 @@ def flops_per_token(n_layer: int, d: int, vocab: int, context: int) -> tuple[flo
     return products + attention, products + attention / 2
 
 
-def report(row: tuple[int, ...], found: dict[str, Any]) -> dict[str, Any]:
+def report(row: tuple[int, ...], found: dict[str, Any], mode: str) -> dict[str, Any]:
     """One line of the table."""
     n_layer, d, heads, members, vocab, context, batch = row
     tokens = members * batch * context
     peak = max((measured["peak"] for measured in found.values() if "ms" in measured), default=0.0)
     line = {"shape": [n_layer, d, heads], "members": members, "vocab": vocab, "context": context, "batch": batch}
+    line |= {"mode": mode} if d >= 256 else {}
     for which, measured in found.items():
         if "ms" not in measured:
             line[f"{which}_error"] = measured["error"]
@@ -136,14 +141,14 @@ def report(row: tuple[int, ...], found: dict[str, Any]) -> dict[str, Any]:
     return line
 
 
-def measure(rows: Sequence[tuple[int, ...]], sides: Sequence[str], *, together: bool) -> None:
+def measure(rows: Sequence[tuple[int, ...]], sides: Sequence[str], mode: str, *, together: bool) -> None:
     """Print all rows; with ``together`` the sides of all of them prepare themselves at the same time."""
-    begun = [[start(row, which) for which in sides] for row in rows] if together else []
+    begun = [[start(row, which, mode) for which in sides] for row in rows] if together else []
     for kids in begun:
         for kid in kids:
             said(kid)
     for place, row in enumerate(rows):
-        kids = begun[place] if together else [start(row, which) for which in sides]
+        kids = begun[place] if together else [start(row, which, mode) for which in sides]
         if not together:
             for kid in kids:
                 said(kid)
@@ -151,12 +156,12 @@ def measure(rows: Sequence[tuple[int, ...]], sides: Sequence[str], *, together: 
             for kid in kids:
                 turn(kid)
         found = {which: answer(kid) for which, kid in zip(sides, kids, strict=True)}
-        print(json.dumps(report(row, found)), flush=True)
+        print(json.dumps(report(row, found, mode)), flush=True)
 
 
-def start(row: tuple[int, ...], which: str) -> subprocess.Popen[str]:
+def start(row: tuple[int, ...], which: str, mode: str) -> subprocess.Popen[str]:
     """A side's process."""
-    command = [sys.executable, __file__, "--side", which, "--row", json.dumps(row)]
+    command = [sys.executable, __file__, "--side", which, "--row", json.dumps(row), "--mode", mode]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -188,13 +193,14 @@ if __name__ == "__main__":
     parser.add_argument("--json", action="store_true", help="one object per row (the only form there is)")
     parser.add_argument("--rows", help="JSON list of rows [layers, d, heads, members, vocabulary, context, batch]")
     parser.add_argument("--only", choices=SIDES, help="one side alone, where a card cannot hold both")
+    parser.add_argument("--mode", default="default", help="of torch.compile for the peer of large models")
     parser.add_argument("--side")
     parser.add_argument("--row")
     options = parser.parse_args()
     if options.side:
-        side(options.side, tuple(json.loads(options.row)))
+        side(options.side, tuple(json.loads(options.row)), options.mode)
     else:
         small, large = COHORTS + WIDE_VOCABULARY, LARGE
         chosen = [tuple(row) for row in json.loads(options.rows)] if options.rows else large if options.large else small
         sides = [options.only] if options.only else SIDES
-        measure(chosen, sides, together=all(row[1] < 256 for row in chosen))
+        measure(chosen, sides, options.mode, together=all(row[1] < 256 for row in chosen))

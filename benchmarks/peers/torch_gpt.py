@@ -41,13 +41,16 @@ class GPT(nn.Module):
         return functional.cross_entropy(self.head(self.norm(x)).flatten(0, 1).float(), targets.flatten())
 
 
-def prepare(n_layer: int, d_model: int, n_head: int, num_members: int, vocab_size: int, context: int, batch: int):
-    """A function that makes one update of one compiled model."""
+def prepare(
+    n_layer: int, d_model: int, n_head: int, num_members: int, vocab_size: int, context: int, batch: int,
+    mode: str = "default",
+):  # fmt: skip
+    """A function that makes one update of one compiled model; ``mode`` is torch.compile's."""
     torch.set_float32_matmul_precision("high")
     model = GPT(n_layer, d_model, n_head, vocab_size, context).cuda()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True, capturable=True)
     tokens, targets = (torch.randint(vocab_size, (batch, context), device="cuda") for _ in range(2))
-    compiled = torch.compile(model)
+    compiled = torch.compile(model, mode=mode)
 
     def update() -> None:
         with torch.autocast("cuda", torch.bfloat16):
