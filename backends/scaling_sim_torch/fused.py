@@ -167,10 +167,11 @@ class FusedModel:
         x, x_next = (self.stream[i % len(self.stream)] for i in (layer, layer + 1))
         a, a_next = (self.normed1[i % len(self.normed1)] for i in (layer, layer + 1))
         mid, b, mixed = (kept[layer % len(kept)] for kept in (self.mid, self.normed2, self.mixed))
+        attention = self.tiling.attention if keep else self.tiling.attention.unlimited()
         attention_forward[(self.num_members * self.batch * self.shape.n_head,)](
             a, self.qkv[layer % len(self.qkv)], mixed, self.score_sums[layer % len(self.score_sums)], half,
             self.num_parameters, self.batch, self._at("qkv", layer), self._scale,
-            **self.sizes, **self.context, **self._heads, KEEP=keep, **self.tiling.attention.options,
+            **self.sizes, **self.context, **self._heads, KEEP=keep, **attention.options,
         )  # fmt: skip
         out, gain, bias, up, down = (
             self._at(name, layer) for name in ("attn_out", "ln2_gain", "ln2_bias", "mlp_up", "mlp_down")

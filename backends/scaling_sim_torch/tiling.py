@@ -8,6 +8,8 @@ from scaling_sim.model.shape import Shape
 
 MAX_WIDTH = 128
 MAX_CONTEXT = 128
+MEASURED_HEAD = 32
+"""Widest head among the shapes that `MEASURED` was measured with."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class Launch:
         limit = {"maxnreg": self.registers} if self.registers else {}
         return {"num_warps": self.warps, "num_stages": self.stages, **limit}
 
+    def unlimited(self) -> Launch:
+        """The same with as many registers as the compiler likes."""
+        return replace(self, registers=0)
+
     def within(self, block: int) -> Launch:
         """The same with blocks that hold no more than ``block`` columns."""
         return replace(self, block=min(self.block, padded(block)))
@@ -57,8 +63,14 @@ class Tiling:
 
     @classmethod
     def of(cls, shape: Shape) -> Tiling:
-        """What measured best on an H200 (benchmarks/reports/torch_h200_2026-11.md), no larger than the shape asks."""
+        """What measured best on an H200 (benchmarks/reports/torch_h200_2026-11.md), no larger than the shape asks.
+
+        Attention's limits of registers hold for heads as narrow as the measured ones: of wider ones a program holds
+        more, and ptxas may find no way.
+        """
         best = MEASURED[padded(shape.d_model)]
+        if shape.d_head > MEASURED_HEAD:
+            best = replace(best, attention=best.attention.unlimited(), attention_back=best.attention_back.unlimited())
         limits = {
             "head": shape.vocab_size, "embedding": shape.vocab_size,
             "mlp": shape.d_ff, "mlp_gradients": shape.d_ff, "mlp_back": shape.d_ff,

@@ -1,5 +1,6 @@
 """The fast paths of the PyTorch backend: plans, chunks of logits, replays, and both models against exact ones."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -279,6 +280,27 @@ def test_the_backend_explains_its_path():
     assert TorchBackend(deterministic=True).explain(cohort_of(SMALL), "cpu", "bfloat16").startswith("eager: ")
 
 
+def test_heads_wider_than_the_measured_ones_have_no_limit_of_registers(torch):
+    from scaling_sim_torch.tiling import Tiling
+
+    narrow, wide = (Tiling.of(Shape(n_layer=1, d_model=64, n_head=heads, n_ctx=128)).attention for heads in (2, 1))
+    assert narrow.registers == 128
+    assert wide.registers == 0
+    assert "maxnreg" not in wide.options
+
+
+def test_kernels_that_do_not_compile_are_not_used(torch, monkeypatch):
+    from scaling_sim_torch import selfcheck
+
+    def fails(*_):
+        raise RuntimeError("ptxas fatal:\n register allocation failed")
+
+    monkeypatch.setattr(selfcheck, "kernel_error", fails)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    with pytest.warns(BackendWarning, match=r"cannot be compiled \(ptxas fatal: register.*compiled path"):
+        assert not BACKEND._kernels_are_right(cohort_of(SMALL), "cuda:0")
+
+
 def test_every_width_has_tiles_no_wider_than_it_needs(torch):
     from scaling_sim_torch.tiling import MAX_WIDTH, Tiling, padded
 
@@ -364,6 +386,8 @@ SHAPES = [
     Shape(n_layer=2, d_model=40, n_head=5, n_ctx=50, vocab_size=300, d_ff=72),
     Shape(n_layer=2, d_model=64, n_head=2, n_ctx=128, vocab_size=5003),
     Shape(n_layer=1, d_model=128, n_head=4, n_ctx=100, vocab_size=256),
+    Shape(n_layer=1, d_model=128, n_head=1, n_ctx=128, vocab_size=256),
+    Shape(n_layer=1, d_model=64, n_head=1, n_ctx=128, vocab_size=256),
 ]
 
 
