@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -171,10 +172,13 @@ class FastTrainer(TorchTrainer):
 
 
 class Path(ABC):
-    """How a `FastTrainer` computes: losses and gradients of batches, and whole updates."""
+    """How a `FastTrainer` computes: losses and gradients of batches, and whole updates.
+
+    It knows its trainer weakly, so that a trainer that nobody uses gives back its memory at once.
+    """
 
     def __init__(self, trainer: FastTrainer) -> None:
-        self.trainer = trainer
+        self.trainer: FastTrainer = weakref.proxy(trainer)
 
     @abstractmethod
     def update_of(self, tables: Tables) -> Callable[[], None]:

@@ -1,10 +1,12 @@
 """The fast paths of the PyTorch backend: plans, chunks of logits, replays, and both models against exact ones."""
 
 import contextlib
+import gc
 import os
 import subprocess
 import sys
 import warnings
+import weakref
 from functools import partial
 
 import numpy as np
@@ -225,6 +227,22 @@ def test_never_more_than_256_mib_of_logits(torch, num_members, vocab_size):
     assert 0 < num_members * rows * vocab_size * 2 <= 256 * 2**20
 
 
+def test_a_trainer_that_nobody_uses_is_gone_at_once(torch):
+    """With its memory and its graphs, whose destruction during a later capture would end that."""
+    from scaling_sim_torch.fast import FastTrainer
+
+    trainer = FastTrainer(PLAIN.cohort, PLAIN.splits(), "cpu", "bfloat16", Plan("stacked", "test"))
+    trainer.advance(0, *PLAIN.batches(3))
+    trainer.evaluate("test", PLAIN.starts(2))
+    gone = weakref.ref(trainer)
+    gc.disable()
+    try:
+        del trainer
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 # Plans -----------------------------------------------------------------------------------------------------------
 
 
@@ -423,6 +441,33 @@ def test_replayed_updates_equal_single_ones(torch):
     after = together.advance(21, starts[:9, [0, 2]], lr[:9, :2])
     expected = apart.advance(21, starts[:9], lr[:9])[:, [0, 2]]
     np.testing.assert_allclose(after, expected, atol=1e-3)
+
+
+@pytest.mark.gpu
+def test_garbage_is_not_collected_while_capturing(torch):
+    """Graphs in cycles would be destroyed then, which ends a capture."""
+    from scaling_sim_torch.capture import Replays
+
+    def leave_a_graph():
+        graph, cycle = torch.cuda.CUDAGraph(), []
+        with torch.cuda.graph(graph):
+            torch.ones(3, device="cuda")
+        cycle.extend((cycle, graph))
+
+    total = torch.zeros((), device="cuda")
+
+    def update():
+        assert len([[] for _ in range(1000)]) == 1000  # so many objects make a collection due
+        total.add_(1)
+
+    replays, thresholds = Replays(update, torch.device("cuda:0")), gc.get_threshold()
+    leave_a_graph()
+    gc.set_threshold(1)
+    try:
+        replays.run(20)
+    finally:
+        gc.set_threshold(*thresholds)
+    assert float(total) == 20
 
 
 @pytest.mark.gpu
