@@ -7,7 +7,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -24,8 +24,9 @@ from scaling_sim_torch.capture import Replays, Tables
 from scaling_sim_torch.distributed import average, gathered, is_shared, num_ranks, own_rows, share, summed
 from scaling_sim_torch.dropout import Dropout
 from scaling_sim_torch.flat_adafactor import FlatAdafactor
-from scaling_sim_torch.flat_adamw import FlatAdamW
+from scaling_sim_torch.flat_adamw import FlatAdamW, Pieces
 from scaling_sim_torch.fused import FusedModel
+from scaling_sim_torch.memory import by_pieces
 from scaling_sim_torch.out_of_memory import in_parts, release_memory
 from scaling_sim_torch.plan import Plan, stacked_plan
 from scaling_sim_torch.stacked import StackedModel
@@ -235,16 +236,28 @@ class StackedPath(Path):
         """See `Path.update_of`."""
         trainer, model, optimizer = self.trainer, self._model(), self.trainer.optimizer()
         batch, dropout_keys = trainer.cohort.batch_sequences, trainer.dropout_keys
-        losses_MR, grad_MP = self._results(batch // (num_ranks() if is_shared(batch) else 1))
+        losses_MR = self._losses(batch // (num_ranks() if is_shared(batch) else 1))
+        flat, half, shared = trainer.flat, trainer.half_MP, is_shared(batch)
+        in_pieces = not shared and by_pieces(trainer.cohort.shape, len(trainer.members), trainer.cohort.optimizer)
+        whole = cache(lambda: torch.empty_like(flat["params"]))
+
+        def gradient(windows_MBU: Tensor, dropout: Dropout | None, parts: int) -> Tensor | Pieces:
+            if in_pieces and parts == 1:
+                return model.pieces(flat["params"], half, windows_MBU, losses_MR, dropout)
+            model.gradient(flat["params"], half, windows_MBU, losses_MR, whole(), dropout, micro_batches=parts)
+            return whole()
 
         def update() -> None:
             starts_MB = tables.starts.index_select(0, tables.step)[0]
             update_number = tables.update.index_select(0, tables.step)[0]
             dropout = None if dropout_keys is None else Dropout(dropout_keys, update_number)
-            self._gradient(model, self._windows("train", share(starts_MB)), losses_MR, grad_MP, dropout)
-            if is_shared(batch):
-                average(losses_MR, grad_MP)
-            optimizer.step(losses_MR, grad_MP, tables)
+            windows_MBU = self._windows("train", share(starts_MB))
+            # Masks are numbered within a whole batch.
+            size = windows_MBU.shape[1] if dropout is None else 1
+            found = self._in_room(partial(gradient, windows_MBU, dropout), size)
+            if shared:
+                average(losses_MR, whole())
+            optimizer.step(losses_MR, found, tables)
 
         return update
 
@@ -261,35 +274,26 @@ class StackedPath(Path):
 
     def batch_gradients(self, starts_nMB: Tensor) -> Iterator[Tensor]:
         """See `Path.batch_gradients`."""
-        model, (losses_MR, grad_MP) = self._model(), self._results(starts_nMB.shape[2])
+        trainer, model, losses_MR = self.trainer, self._model(), self._losses(starts_nMB.shape[2])
+        weights_MP, half_MP, grad_MP = trainer.flat["params"], trainer.half_MP, torch.empty_like(trainer.flat["params"])
+
+        def compute(windows_MBU: Tensor, parts: int) -> None:
+            model.gradient(weights_MP, half_MP, windows_MBU, losses_MR, grad_MP, micro_batches=parts)
+
         for starts_MB in starts_nMB:
-            self._gradient(model, self._windows("train", starts_MB), losses_MR, grad_MP)
+            self._in_room(partial(compute, self._windows("train", starts_MB)), starts_MB.shape[1])
             yield grad_MP
 
-    def _results(self, sequences: int) -> tuple[Tensor, Tensor]:
-        """Where losses (M, R) and a gradient (M, P) will stand."""
+    def _losses(self, sequences: int) -> Tensor:
+        """Where losses (M, R) will stand."""
         trainer = self.trainer
-        rows = sequences * trainer.cohort.shape.n_ctx
-        losses_MR = torch.empty(len(trainer.members), rows, device=trainer.device)
-        return losses_MR, torch.empty_like(trainer.flat["params"])
-
-    def _gradient(
-        self, model: StackedModel, windows_MBU: Tensor, losses_MR: Tensor, grad_MP: Tensor,
-        dropout: Dropout | None = None,
-    ) -> None:  # fmt: skip
-        """Losses and gradient of a batch, in micro-batches; whole with dropout, whose masks are numbered within it."""
-        flat, half = self.trainer.flat, self.trainer.half_MP
-
-        def compute(parts: int) -> None:
-            model.gradient(flat["params"], half, windows_MBU, losses_MR, grad_MP, dropout, micro_batches=parts)
-
-        if dropout is None:
-            self._in_room(compute, windows_MBU.shape[1])
-        else:
-            compute(1)
+        return torch.empty(len(trainer.members), sequences * trainer.cohort.shape.n_ctx, device=trainer.device)
 
     def _in_room(self, compute: Callable[[int], R], size: int) -> R:
-        """``compute`` of as few equal parts of ``size`` sequences as there is room for; more if memory runs out."""
+        """``compute`` of as few equal parts of ``size`` sequences as there is room for; more if memory runs out.
+
+        One sequence has one part, and so has what must stay together.
+        """
         trainer = self.trainer
         first = next(n for n in range(1, size + 1) if size % n == 0 and size <= n * trainer.room)
         result, parts = in_parts(compute, first, size)

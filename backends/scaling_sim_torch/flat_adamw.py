@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,8 @@ from scaling_sim_torch.capture import Tables
 from scaling_sim_torch.optimizer import ADAM_EPSILON, Schedule, adamw, clip_factors, decay_mask
 
 BLOCK = 1024
+Pieces = Sequence[tuple[int, Tensor]]
+"""A gradient of one member: where each piece begins, and its numbers, bfloat16 or float32."""
 MAX_SUMS = 4096
 """Partial sums of squares per member: one program adds them up."""
 
@@ -17,7 +21,7 @@ MAX_SUMS = 4096
 class FlatAdamW:
     """Updates flat (M, P) float32 weights and moments, and the bfloat16 copy of the weights, in place.
 
-    Two launches on a GPU; the same arithmetic in plain operations on the CPU.
+    Two launches on a GPU, or one for each piece of a gradient; the same arithmetic in plain operations on the CPU.
     """
 
     def __init__(self, cohort: Cohort, flat: dict[str, Tensor], half_MP: Tensor, healthy_M: Tensor) -> None:
@@ -26,47 +30,66 @@ class FlatAdamW:
         self.num_blocks = -(-self.num_parameters // BLOCK)
         self.factor_M = torch.empty(self.num_members, device=half_MP.device)
         self.mask_1P = decay_mask(cohort, half_MP.device, torch.float32)
+        self.decays = self.mask_1P is not None
         self.decayed_P = torch.zeros(1, device=half_MP.device) if self.mask_1P is None else self.mask_1P[0]
         num_sums = min(self.num_blocks, MAX_SUMS)
         self.squares = torch.empty(self.num_members, num_sums, dtype=torch.float64, device=half_MP.device)
 
-    def step(self, losses_MR: Tensor, grad_MP: Tensor, tables: Tables, squares: Tensor | None = None) -> None:
+    def step(self, losses_MR: Tensor, gradient: Tensor | Pieces, tables: Tables, squares: Tensor | None = None) -> None:
         """Record the mean losses, clip, update the healthy members and go to the next row of ``tables``.
 
         Parameters
         ----------
         losses_MR : float32 tensor
-        grad_MP : float32 tensor
-            Left as it is on a GPU, clipped in place on the CPU.
+        gradient : (M, P) float32 tensor or pieces
+            The tensor is left as it is on a GPU, clipped in place on the CPU.
         tables : Tables
         squares : (M, n) float64 tensor, optional
             Numbers that add up to Σ g², where they are known.
         """
-        if grad_MP.device.type == "cuda":
-            self._launch(losses_MR, grad_MP, tables, self._squares(grad_MP) if squares is None else squares)
+        if losses_MR.device.type == "cuda":
+            self._launch(losses_MR, gradient, tables, self._squares(gradient) if squares is None else squares)
         else:
+            grad_MP = gradient if isinstance(gradient, Tensor) else joined(gradient, self.half_MP.shape)
             self._plain(losses_MR, grad_MP, tables)
         tables.step += 1
 
-    def _squares(self, grad_MP: Tensor) -> Tensor:
+    def _squares(self, gradient: Tensor | Pieces) -> Tensor:
+        """Numbers (M, n) that add up to Σ g², float64."""
+        if not isinstance(gradient, Tensor):
+            norms = [torch.linalg.vector_norm(piece, dtype=torch.float64) for _, piece in gradient]
+            return torch.stack(norms).square()[None]
         from scaling_sim_torch.kernels.adamw import square_sums
 
         grid = self.squares.shape[1], self.num_members
-        square_sums[grid](grad_MP, self.squares, self.num_parameters, BLOCK=BLOCK)
+        square_sums[grid](gradient, self.squares, self.num_parameters, BLOCK=BLOCK)
         return self.squares
 
-    def _launch(self, losses_MR: Tensor, grad_MP: Tensor, tables: Tables, squares: Tensor) -> None:
-        from scaling_sim_torch.kernels.adamw import judge, update
+    def _launch(self, losses_MR: Tensor, gradient: Tensor | Pieces, tables: Tables, squares: Tensor) -> None:
+        from scaling_sim_torch.kernels.adamw import judge
 
         judge[(self.num_members,)](
             losses_MR, squares, self.healthy_M.view(torch.uint8), self.factor_M, tables.record, tables.step,
             losses_MR.shape[1], squares.shape[1], self.cohort.clip_norm, BLOCK=1024,
         )  # fmt: skip
-        update[(self.num_blocks, self.num_members)](
-            self.flat["params"], self.half_MP, self.flat["adam_m"], self.flat["adam_v"], grad_MP, self.factor_M,
-            self.decayed_P, tables.step_size, tables.decay, tables.correction2, tables.step,
-            self.num_parameters, self.num_members, 1 - self.cohort.beta1, 1 - self.cohort.beta2, ADAM_EPSILON,
-            BLOCK=BLOCK, DECAY=self.mask_1P is not None,
+        if isinstance(gradient, Tensor):
+            self._update(gradient, 0, self.num_parameters, tables)
+            return
+        for first, piece in gradient:
+            self._update(piece, first, piece.numel(), tables)
+
+    def _update(self, grad: Tensor, first: int, count: int, tables: Tables) -> None:
+        """AdamW of ``count`` parameters of every member; of all, or of a part of the only one."""
+        from scaling_sim_torch.kernels.adamw import update
+
+        part = slice(first, first + count)
+        params, half, adam_m, adam_v = (
+            one[:, part] for one in (self.flat["params"], self.half_MP, self.flat["adam_m"], self.flat["adam_v"])
+        )
+        update[(-(-count // BLOCK), self.num_members)](
+            params, half, adam_m, adam_v, grad, self.factor_M, self.decayed_P[part] if self.decays else self.decayed_P,
+            tables.step_size, tables.decay, tables.correction2, tables.step, count, self.num_members,
+            1 - self.cohort.beta1, 1 - self.cohort.beta2, ADAM_EPSILON, BLOCK=BLOCK, DECAY=self.decays,
         )  # fmt: skip
 
     def _plain(self, losses_MR: Tensor, grad_MP: Tensor, tables: Tables) -> None:
@@ -80,3 +103,11 @@ class FlatAdamW:
         adamw(flat, grad_MP, self.healthy_M, self.cohort, schedule, row, self.mask_1P)
         self.half_MP.copy_(self.flat["params"])
         tables.record[row] = torch.where(self.healthy_M, loss_M, torch.nan)
+
+
+def joined(pieces: Pieces, size: torch.Size) -> Tensor:
+    """The flat gradient (1, P) in float32; zero where there is no piece."""
+    grad_1P = torch.zeros(size, device=pieces[0][1].device)
+    for first, piece in pieces:
+        grad_1P[0, first : first + piece.numel()] = piece
+    return grad_1P

@@ -15,15 +15,16 @@ SHARE_OF_FREE = 0.85
 """Of the free memory that the estimate of a sharded model may take: once one rank has run out, the ranks cannot go on
 with smaller micro-batches, since the others wait for it."""
 
-NORM_AGAIN_FROM = 1536
-"""d_model from which the norm before the feed-forward half is computed again as well as GELU: the wider a model, the
-smaller the share of what is no matrix product (at width 768, .3 % of the time for 6 % of the memory)."""
+PIECES_FROM = 512
+"""d_model from which the gradient of one model stays in the pieces that products give (`stacked`): the launches of
+AdamW, one for each, are hidden by then."""
 
 
 def fused_bytes(cohort: Cohort) -> float:
-    """Bytes of the fused path: weights, moments, gradient and its parts, and what each layer keeps per position.
+    """Bytes of the fused path: weights, moments, gradient and its parts, what each layer keeps per position, and an
+    evaluation's work space beside it.
 
-    Measured for 64 members of (4, 128), 512 Ki tokens: 7.7 GiB, estimated 7.6.
+    Measured for 64 members of (4, 128), 512 Ki tokens: 7.6 GiB without evaluations, estimated 8.4 with them.
     """
     shape, num_members = cohort.shape, len(cohort.members)
     total = num_parameters(shape, "total") * num_members
@@ -31,9 +32,10 @@ def fused_bytes(cohort: Cohort) -> float:
     # result. Then the last stream, normed too.
     kept = (20 * shape.d_model + 4 * shape.n_head) * shape.n_layer + 6 * shape.d_model
     working = 8 * shape.d_model + 2 * shape.d_ff + 16
+    evaluation = 12 * shape.d_model + 12
     rows = num_members * cohort.batch_sequences * shape.n_ctx
     fixed = _bytes_per_parameter(cohort.optimizer) * total + 4 * max(total, 2**24) + TABLES
-    return float(fixed + rows * (kept + working))
+    return float(fixed + rows * (kept + working + evaluation))
 
 
 def _bytes_per_parameter(optimizer: Optimizer) -> int:
@@ -61,14 +63,24 @@ def unshared_bytes(cohort: Cohort) -> float:
 
 
 def stacked_bytes(
-    shape: Shape, num_members: int, sequences: int, *, checkpointed: bool = False, optimizer: Optimizer = "adamw"
-) -> float:
+    shape: Shape, num_members: int, sequences: int, *, checkpointed: bool = False, optimizer: Optimizer = "adamw",
+    whole: bool = False,
+) -> float:  # fmt: skip
     """Estimated bytes of a stacked cohort: weights, moments and gradients, activations of one micro-batch, one chunk.
 
-    Measured at (12, 768), 64 Ki tokens: 16.8 GiB, estimated 19.2.
+    With ``whole``, a batch of one rank is one micro-batch: the gradient may stay in pieces then, of which there are
+    few where activations are many.
     """
-    fixed = _bytes_per_parameter(optimizer) * num_parameters(shape, "total") * num_members + BUFFERS
+    total = num_parameters(shape, "total") * num_members
+    fixed = _bytes_per_parameter(optimizer) * total + BUFFERS
+    if whole and by_pieces(shape, num_members, optimizer):
+        fixed -= 4 * (total - (shape.vocab_size + shape.n_ctx) * shape.d_model)
     return fixed + _activation_bytes(shape, num_members * sequences, checkpointed)
+
+
+def by_pieces(shape: Shape, num_members: int, optimizer: Optimizer) -> bool:
+    """Whether the gradient of a whole batch stays in pieces."""
+    return num_members == 1 and optimizer == "adamw" and shape.d_model >= PIECES_FROM
 
 
 def sharded_bytes(shape: Shape, ranks: int, sequences: int, *, checkpointed: bool = False) -> float:
@@ -88,13 +100,12 @@ def sharded_bytes(shape: Shape, ranks: int, sequences: int, *, checkpointed: boo
 def _activation_bytes(shape: Shape, sequences: int, checkpointed: bool) -> float:
     """What the forward pass keeps for the backward pass.
 
-    Per layer and token: the two streams; the layer norms' results (of wide models one), queries, keys, values and the
-    attention's result (bfloat16, d each); the feed-forward's input to GELU (d_ff); log-sum-exps. With ``checkpointed``
+    Per layer and token: the two streams; both layer norms' results, queries, keys, values and the attention's result
+    (bfloat16, d each); the feed-forward's input to GELU (d_ff); log-sum-exps. With ``checkpointed``
     the block's two inputs.
     """
     d, item = shape.d_model, 2 if shape.d_model > 256 else 4
-    norms = 1 if d >= NORM_AGAIN_FROM else 2
-    kept = 2 * item * d if checkpointed else (2 * item + 2 * (5 + norms)) * d + 2 * shape.d_ff + 8 * shape.n_head
+    kept = 2 * item * d if checkpointed else (2 * item + 2 * 7) * d + 2 * shape.d_ff + 8 * shape.n_head
     working = 2 * (8 * d + 3 * shape.d_ff)
     return float(sequences * shape.n_ctx * (kept * shape.n_layer + working))
 
@@ -106,13 +117,11 @@ def fit(cohort: Cohort, free: float, ranks: int = 1, *, sharded: bool = False) -
     sizes = [size for size in range(1, batch + 1) if batch % size == 0]
     for checkpointed in (False, True):
         for micro in sizes:
-            needed = (
-                sharded_bytes(shape, ranks, batch // micro, checkpointed=checkpointed)
-                if sharded
-                else stacked_bytes(
-                    shape, num_members, batch // micro, checkpointed=checkpointed, optimizer=cohort.optimizer
-                )
-            )
+            if sharded:
+                needed = sharded_bytes(shape, ranks, batch // micro, checkpointed=checkpointed)
+            else:
+                options = {"checkpointed": checkpointed, "whole": micro == ranks == 1}
+                needed = stacked_bytes(shape, num_members, batch // micro, optimizer=cohort.optimizer, **options)
             if needed <= free:
                 return micro, checkpointed
     return batch, True

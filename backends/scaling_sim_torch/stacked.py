@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,9 +18,9 @@ from torch.utils.checkpoint import checkpoint
 from scaling_sim.model.shape import Shape
 from scaling_sim_torch.cross_entropy import head_gradient, head_losses
 from scaling_sim_torch.dropout import Dropout
+from scaling_sim_torch.flat_adamw import Pieces
 from scaling_sim_torch.layout import offsets
-from scaling_sim_torch.memory import NORM_AGAIN_FROM
-from scaling_sim_torch.model import LAYERED, LN_EPSILON, split_parameters
+from scaling_sim_torch.model import LAYERED, LN_EPSILON, split_flat, split_parameters
 from scaling_sim_torch.products import feed_forward, gelu, is_tried, product
 
 Block = Callable[..., tuple[Tensor, Tensor]]
@@ -28,6 +28,15 @@ Put = Callable[[Any, Tensor], object]
 
 WIDE = 256
 """d_model above which the residual stream is bfloat16; below, float32 costs little and errors weigh more."""
+
+
+class _Ends(NamedTuple):
+    """Of the graph of a micro-batch: its inputs, its output and the gradient with respect to that."""
+
+    leaves: list[dict[str, Tensor]]
+    x_MRD: Tensor
+    y_MRD: Tensor
+    grad_y_MRD: Tensor
 
 
 class StackedModel:
@@ -62,33 +71,61 @@ class StackedModel:
         dropout: Dropout | None = None, *, micro_batches: int = 1,
     ) -> None:  # fmt: skip
         """Write the losses (M, B·T) and the gradient (M, P) of their mean, summed over equal parts of the batch."""
-        split_parameters(grad_MP, self.shape)["token_embedding"].zero_()
+        grads = split_parameters(grad_MP, self.shape)
+        grads["token_embedding"].zero_()
         parts = windows_MBU.chunk(micro_batches, dim=1)
         rows = losses_MR.chunk(micro_batches, dim=1)
         put: Put = Tensor.copy_
         for part_MbU, losses_Mr in zip(parts, rows, strict=True):
             part_losses = torch.empty_like(losses_Mr, memory_format=torch.contiguous_format)
-            self._micro(master, half, part_MbU, part_losses, grad_MP, put, 1 / losses_MR.shape[1], dropout)
+            ends = self._forward(master, half, part_MbU, part_losses, grads, 1 / losses_MR.shape[1], dropout)
+            with self._attention():
+                inputs = [ends.x_MRD, *self._deliver(ends.leaves, grads, put)]
+                torch.autograd.backward(ends.y_MRD, ends.grad_y_MRD, inputs=inputs)
+            assert ends.x_MRD.grad is not None
+            positions_MTD = grads["position_embedding"]
+            self._embedding_gradient(grad_MP, positions_MTD, part_MbU[..., :-1], ends.x_MRD.grad, put)
             losses_Mr.copy_(part_losses)
             put = Tensor.add_
 
-    def _micro(
-        self, master: Tensor, half: Tensor, windows_MBU: Tensor, losses_MR: Tensor, grad_MP: Tensor, put: Put,
+    def pieces(
+        self, master: Tensor, half: Tensor, windows_1BU: Tensor, losses_1R: Tensor, dropout: Dropout | None = None
+    ) -> Pieces:
+        """Write the losses (1, B·T) of one model; the gradient of their mean as its products give it.
+
+        Matrices stay bfloat16 as they come, in memory of their own; embeddings and vectors are float32.
+        """
+        shape, at = self.shape, offsets(self.shape)[0]
+        numbers = (shape.vocab_size + shape.n_ctx) * shape.d_model
+        embeddings_1E = torch.zeros(1, numbers, dtype=master.dtype, device=self.device)
+        names = ("token_embedding", "position_embedding")
+        grads = split_flat(embeddings_1E, {name: shape.parameter_shapes()[name] for name in names})
+        ends = self._forward(master, half, windows_1BU, losses_1R, grads, 1 / losses_1R.shape[1], dropout)
+        names_and_layers = [(name, layer) for layer, leaf in enumerate(ends.leaves) for name in leaf]
+        values = [value for leaf in ends.leaves for value in leaf.values()]
+        with self._attention():
+            grad_x_1RD, *found = torch.autograd.grad(ends.y_MRD, [ends.x_MRD, *values], ends.grad_y_MRD)
+        positions_1TD = grads["position_embedding"]
+        self._embedding_gradient(embeddings_1E, positions_1TD, windows_1BU[..., :-1], grad_x_1RD, Tensor.copy_)
+        pieces = [(0, embeddings_1E[0])]
+        for (name, layer), grad in zip(names_and_layers, found, strict=True):
+            first = at[name] + (layer * grad.numel() if layer < shape.n_layer else 0)
+            pieces.append((first, grad.flatten()))
+        return pieces
+
+    def _forward(
+        self, master: Tensor, half: Tensor, windows_MBU: Tensor, losses_MR: Tensor, grads: dict[str, Tensor],
         scale: float, dropout: Dropout | None,
-    ) -> None:  # fmt: skip
-        """``put`` the gradient of one micro-batch into its places; the token embedding's is always added."""
-        grads, tokens_MBT = split_parameters(grad_MP, self.shape), windows_MBU[..., :-1]
+    ) -> _Ends:  # fmt: skip
+        """Losses of one micro-batch, both ends of its graph, and the head's part of the token embedding's gradient."""
         leaves = self._leaves(master, half, requires_grad=True)
-        x_MRD = self._embedded(master, tokens_MBT).requires_grad_()
+        x_MRD = self._embedded(master, windows_MBU[..., :-1]).requires_grad_()
         with self._attention():
             y_MRD = self._trunk(x_MRD, leaves, dropout)
-            embedding_MVD = split_parameters(half, self.shape)["token_embedding"]
-            targets_MR, grad_MVD = windows_MBU[..., 1:].flatten(1), grads["token_embedding"]
-            grad_y_MRD = head_gradient(y_MRD.detach(), embedding_MVD, targets_MR, losses_MR, grad_MVD, scale)
-            inputs = [x_MRD, *self._deliver(leaves, grads, put)]
-            torch.autograd.backward(y_MRD, grad_y_MRD, inputs=inputs)
-            assert x_MRD.grad is not None
-        self._embedding_gradient(grad_MP, tokens_MBT, x_MRD.grad, put)
+        embedding_MVD = split_parameters(half, self.shape)["token_embedding"]
+        targets_MR, grad_MVD = windows_MBU[..., 1:].flatten(1), grads["token_embedding"]
+        grad_y_MRD = head_gradient(y_MRD.detach(), embedding_MVD, targets_MR, losses_MR, grad_MVD, scale)
+        return _Ends(leaves, x_MRD, y_MRD, grad_y_MRD)
 
     def _deliver(self, leaves: list[dict[str, Tensor]], grads: dict[str, Tensor], put: Put) -> Iterator[Tensor]:
         """The leaves; each will ``put`` its gradient into its place as soon as it has it, and forget it."""
@@ -119,15 +156,20 @@ class StackedModel:
         x_MBTD = x_MBTD + split_parameters(master, self.shape)["position_embedding"][:, None]
         return x_MBTD.flatten(1, 2).to(torch.bfloat16 if self.shape.d_model > WIDE else master.dtype)
 
-    def _embedding_gradient(self, grad_MP: Tensor, tokens_MBT: Tensor, grad_x_MRD: Tensor, put: Put) -> None:
-        rows, wide_MRD = self._table_rows(tokens_MBT).flatten(), grad_x_MRD.to(grad_MP.dtype)
-        grad_MP.view(-1, self.shape.d_model).index_add_(0, rows, wide_MRD.flatten(0, 1))
+    def _embedding_gradient(
+        self, flat: Tensor, positions_MTD: Tensor, tokens_MBT: Tensor, grad_x_MRD: Tensor, put: Put
+    ) -> None:
+        """The input's part: added to the tables in ``flat``, ``put`` into the position embedding's."""
+        wide_MRD = grad_x_MRD.to(flat.dtype)
+        flat.view(-1, self.shape.d_model).index_add_(0, self._table_rows(tokens_MBT).flatten(), wide_MRD.flatten(0, 1))
         num_members, batch, context = tokens_MBT.shape
-        positions_MTD = split_parameters(grad_MP, self.shape)["position_embedding"]
-        put(positions_MTD, grad_x_MRD.view(num_members, batch, context, -1).sum(dim=1, dtype=grad_MP.dtype))
+        put(positions_MTD, grad_x_MRD.view(num_members, batch, context, -1).sum(dim=1, dtype=flat.dtype))
 
     def _table_rows(self, tokens_MBT: Tensor) -> Tensor:
-        """Rows of the members' flat parameters, read as (·, D), that embed the tokens: the table stands first."""
+        """Rows of the members' flat parameters, read as (·, D), that embed the tokens: the table stands first.
+
+        Of a single member they are rows of whatever begins with its table.
+        """
         rows_per_member = offsets(self.shape)[1] // self.shape.d_model
         return tokens_MBT + torch.arange(len(tokens_MBT), device=self.device)[:, None, None] * rows_per_member
 
@@ -168,9 +210,7 @@ def _block(
     if dropout is not None:
         addend_MRD = dropout(addend_MRD, 1 + 2 * layer).to(addend_MRD.dtype)
     x_MRD = x_MRD + addend_MRD
-    norm = (x_MRD, p["ln2_gain"], p["ln2_bias"])
-    normed_MRD = _again(_layer_norm, *norm) if x_MRD.shape[-1] >= NORM_AGAIN_FROM else _layer_norm(*norm)
-    addend_MRD = _feed_forward(normed_MRD, p["mlp_up"], p["mlp_down"])
+    addend_MRD = _feed_forward(_layer_norm(x_MRD, p["ln2_gain"], p["ln2_bias"]), p["mlp_up"], p["mlp_down"])
     if dropout is not None:
         addend_MRD = dropout(addend_MRD, 2 + 2 * layer).to(addend_MRD.dtype)
     return x_MRD, addend_MRD

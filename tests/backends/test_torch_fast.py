@@ -170,8 +170,7 @@ def test_work_space_of_updates_makes_room_for_an_evaluation(torch, monkeypatch):
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 @pytest.mark.parametrize("tried_from", [1, 10**6], ids=["operators", "plain products"])
 def test_compiled_blocks_keep_what_enters_gelu_and_not_what_leaves_it(torch, tried_from, monkeypatch):
-    """Of wide models neither what the norm before it gives."""
-    from scaling_sim_torch import products, stacked
+    from scaling_sim_torch import products
     from scaling_sim_torch.stacked import StackedModel, _block
 
     torch.manual_seed(0)
@@ -180,8 +179,7 @@ def test_compiled_blocks_keep_what_enters_gelu_and_not_what_leaves_it(torch, tri
     master = 0.05 * torch.randn(1, offsets(SMALL)[1])
     windows, rows = torch.randint(256, (1, 2, 129)), 256
     results = []
-    for compiled, again_from in ((False, 10**6), (True, 10**6), (True, SMALL.d_model)):
-        monkeypatch.setattr(stacked, "NORM_AGAIN_FROM", again_from)
+    for compiled in (False, True):
         torch.compiler.reset()
         compile_ = partial(torch.compile, backend="aot_eager_decomp_partition", dynamic=False)
         model.block, kept = compile_(_block) if compiled else _block, []
@@ -189,13 +187,63 @@ def test_compiled_blocks_keep_what_enters_gelu_and_not_what_leaves_it(torch, tri
         with torch.autograd.graph.saved_tensors_hooks(lambda x, kept=kept: kept.append(x.shape) or x, lambda x: x):
             model.gradient(master, master.bfloat16(), windows, losses, grad)
         widths = [shape[-1] for shape in kept if shape[-2:-1] == (rows,)]
-        results.append((grad, widths.count(SMALL.d_ff), widths.count(SMALL.d_model)))
-    (plain, plain_wide, _), (grad, wide, narrow), (grad_again, wide_again, narrow_again) = results
-    for found in (grad, grad_again):
-        assert torch.linalg.vector_norm(found - plain) < 0.02 * torch.linalg.vector_norm(plain)
-    assert wide == wide_again == SMALL.n_layer <= plain_wide
+        results.append((grad, widths.count(SMALL.d_ff)))
+    (plain, plain_wide), (grad, wide) = results
+    assert torch.linalg.vector_norm(grad - plain) < 0.02 * torch.linalg.vector_norm(plain)
+    assert wide == SMALL.n_layer <= plain_wide
     assert (wide < plain_wide) == (tried_from > 1)  # operators keep no more where nothing is compiled, either
-    assert narrow_again == narrow - SMALL.n_layer
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_a_gradient_in_pieces_is_the_whole_one(torch, checkpointed):
+    from scaling_sim_torch.flat_adamw import joined
+    from scaling_sim_torch.stacked import StackedModel
+
+    torch.manual_seed(0)
+    model = StackedModel(SMALL, 1, torch.device("cpu"), compiled=False, checkpointed=checkpointed)
+    master = 0.05 * torch.randn(1, offsets(SMALL)[1])
+    windows, losses, again = torch.randint(256, (1, 2, 129)), torch.empty(1, 256), torch.empty(1, 256)
+    grad = torch.full_like(master, torch.nan)
+    model.gradient(master, master.bfloat16(), windows, losses, grad)
+    pieces = model.pieces(master, master.bfloat16(), windows, again)
+    ends = sorted((first, first + piece.numel()) for first, piece in pieces)
+    assert [first for first, _ in ends] == [0, *(end for _, end in ends[:-1])], "each number once"
+    assert ends[-1][1] == master.numel()
+    torch.testing.assert_close(joined(pieces, master.shape), grad, rtol=0, atol=0)
+    torch.testing.assert_close(again, losses, rtol=0, atol=0)
+    assert {piece.dtype for _, piece in pieces} == {torch.float32, torch.bfloat16}
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_updates_by_pieces_are_the_updates(torch, dropout, monkeypatch):
+    """Also once memory has run out and the gradient is a sum over micro-batches."""
+    from scaling_sim_torch import memory
+    from scaling_sim_torch.fast import FastTrainer
+    from scaling_sim_torch.stacked import StackedModel
+
+    cohort, rng = cohort_of(SMALL, batch=4, dropout=dropout), np.random.default_rng(0)
+    splits = {"train": rng.integers(0, 256, 3000).astype(np.uint8)}
+    starts, lr, found, used = rng.integers(0, 2000, (5, 1, 4)), np.full((5, 1), 1e-3), [], []
+    exact = StackedModel.pieces
+
+    def pieces(self, *arguments):
+        used.append(self)
+        if len(used) > 3 and not dropout:
+            raise torch.OutOfMemoryError("no room")
+        return exact(self, *arguments)
+
+    monkeypatch.setattr(StackedModel, "pieces", pieces)
+    for first in (SMALL.d_model + 1, SMALL.d_model):
+        monkeypatch.setattr(memory, "PIECES_FROM", first)
+        trainer = FastTrainer(cohort, splits, "cpu", "bfloat16", Plan("stacked", "test"))
+        found.append(trainer.advance(0, starts[:3], lr[:3]))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found.append(trainer.advance(3, starts[3:], lr[3:]))
+    assert len(used) == (5 if dropout else 4)
+    assert len([one for one in said if issubclass(one.category, BackendWarning)]) == (0 if dropout else 1)
+    np.testing.assert_array_equal(found[0], found[2])
+    np.testing.assert_allclose(found[1], found[3], atol=1e-3)
 
 
 @pytest.mark.parametrize("num_members", [1, 3])
@@ -276,7 +324,8 @@ def test_what_the_kernels_do_not_cover_is_stacked_and_says_why(shape, dropout, r
 
 def test_memory_decides_on_micro_batches_then_on_checkpoints():
     cohort = cohort_of(BILLION)
-    whole = stacked_bytes(BILLION, 1, 32)
+    whole = stacked_bytes(BILLION, 1, 32, whole=True)
+    assert whole < stacked_bytes(BILLION, 1, 32), "a gradient in pieces"
     assert fit(cohort, whole) == (1, False)
     assert fit(cohort, whole - 1) == (2, False)
     least = stacked_bytes(BILLION, 1, 1)

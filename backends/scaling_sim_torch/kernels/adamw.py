@@ -42,7 +42,10 @@ def update(
     master, half, adam_m, adam_v, grad, factor, decayed, step_size, decay, correction2, step, P, num_members,
     gain1, gain2, epsilon, BLOCK: tl.constexpr, DECAY: tl.constexpr,
 ):  # fmt: skip
-    """AdamW (Loshchilov and Hutter 2019) of a block of one member; a NaN factor leaves the member as it is."""
+    """AdamW (Loshchilov and Hutter 2019) of a block of one member; a NaN factor leaves the member as it is.
+
+    Of one member ``P`` parameters may be a part, at which all pointers begin; ``grad`` is float32 or bfloat16.
+    """
     member = tl.program_id(1).to(tl.int64)
     clip = tl.load(factor + member)
     if clip == clip:
@@ -51,7 +54,7 @@ def update(
         p = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = p < P
         at = member * P + p
-        g = tl.load(grad + at, mask=inside, other=0.0) * clip
+        g = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32) * clip
         m, v = tl.load(adam_m + at, mask=inside, other=0.0), tl.load(adam_v + at, mask=inside, other=0.0)
         w = tl.load(master + at, mask=inside, other=0.0)
         m += (g - m) * gain1
