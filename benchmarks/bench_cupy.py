@@ -182,15 +182,17 @@ def write_throughput(lines: Sequence[str]) -> None:
     """``throughput.json`` of both backends: rows of this benchmark, and those of other cohorts that stand there."""
     rows = [json.loads(line) for line in lines]
     for backend in ("cupy", "torch"):
-        path = BACKENDS / f"scaling_sim_{backend}" / "throughput.json"
-        table = {cohort_key(one): one for one in json.loads(path.read_text(encoding="utf-8"))}
-        for row in rows:
-            for name in OURS:
-                if name in row and name.startswith(backend):
-                    one = throughput(row, name)
-                    table[cohort_key(one)] = one
-        text = ",\n".join(f"  {json.dumps(one)}" for _, one in sorted(table.items()))
-        path.write_text(f"[\n{text}\n]\n", encoding="utf-8")
+        names = [name for name in OURS if name.startswith(backend)]
+        merge_throughput(backend, [throughput(row, name) for row in rows for name in names if name in row])
+
+
+def merge_throughput(backend: str, measured: Sequence[dict[str, Any]]) -> None:
+    """Put rows into a backend's table, in place of those of the same cohorts."""
+    path = BACKENDS / f"scaling_sim_{backend}" / "throughput.json"
+    table = {cohort_key(one): one for one in json.loads(path.read_text(encoding="utf-8"))}
+    table |= {cohort_key(one): one for one in measured}
+    text = ",\n".join(f"  {json.dumps(one)}" for _, one in sorted(table.items()))
+    path.write_text(f"[\n{text}\n]\n", encoding="utf-8")
 
 
 def throughput(row: dict[str, Any], name: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The CUDA backend beside what somebody would write today, in one run on one card.
 
     python benchmarks/bench_torch.py --json                    # cohorts and single small models
+    python benchmarks/bench_torch.py --throughput rows.jsonl   # rows of the former as the backend's table of speeds
     python benchmarks/bench_torch.py --large --json            # 8.5e7 to 1.2e9 parameters
     python benchmarks/bench_torch.py --large --mode max-autotune-no-cudagraphs --json    # the peer compiled so
 
@@ -159,6 +160,24 @@ def measure(rows: Sequence[tuple[int, ...]], sides: Sequence[str], mode: str, *,
         print(json.dumps(report(row, found, mode)), flush=True)
 
 
+def write_throughput(path: Path) -> None:
+    """``throughput.json`` of the backend: our side of the cohorts, and what stands there of others."""
+    from bench_cupy import merge_throughput
+
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    merge_throughput(
+        "torch",
+        [
+            dict(zip(("n_layer", "d_model", "n_head"), row["shape"], strict=True))
+            | {"n_ctx": row["context"], "vocab_size": row["vocab"], "members": row["members"]}
+            | {"batch_sequences": row["batch"], "precision": "bfloat16"}
+            | {"tokens_per_second": round(row["ours_tokens_per_second"], -5)}
+            for row in rows
+            if "ours_ms" in row and row["vocab"] == COHORTS[0][4]
+        ],
+    )
+
+
 def start(row: tuple[int, ...], which: str, mode: str) -> subprocess.Popen[str]:
     """A side's process."""
     command = [sys.executable, __file__, "--side", which, "--row", json.dumps(row), "--mode", mode]
@@ -194,10 +213,13 @@ if __name__ == "__main__":
     parser.add_argument("--rows", help="JSON list of rows [layers, d, heads, members, vocabulary, context, batch]")
     parser.add_argument("--only", choices=SIDES, help="one side alone, where a card cannot hold both")
     parser.add_argument("--mode", default="default", help="of torch.compile for the peer of large models")
+    parser.add_argument("--throughput", type=Path, metavar="ROWS", help="write the backend's table from such rows")
     parser.add_argument("--side")
     parser.add_argument("--row")
     options = parser.parse_args()
-    if options.side:
+    if options.throughput:
+        write_throughput(options.throughput)
+    elif options.side:
         side(options.side, tuple(json.loads(options.row)), options.mode)
     else:
         small, large = COHORTS + WIDE_VOCABULARY, LARGE
