@@ -24,8 +24,9 @@ from scaling_sim_torch.capture import Replays, Tables
 from scaling_sim_torch.distributed import average, gathered, is_shared, num_ranks, own_rows, share, summed
 from scaling_sim_torch.dropout import Dropout
 from scaling_sim_torch.flat_adafactor import FlatAdafactor
-from scaling_sim_torch.flat_adamw import FlatAdamW, Pieces
+from scaling_sim_torch.flat_adamw import FlatAdamW
 from scaling_sim_torch.fused import FusedModel
+from scaling_sim_torch.gradient import Gradient, add, squared_norms
 from scaling_sim_torch.memory import by_pieces
 from scaling_sim_torch.out_of_memory import in_parts, release_memory
 from scaling_sim_torch.plan import Plan, stacked_plan
@@ -150,9 +151,9 @@ class FastTrainer(TorchTrainer):
     def _norms_and_sum(self, starts_nMB: Tensor) -> tuple[Tensor, Tensor]:
         """Squared norms (M, n) of the batches' gradients, and their sum (M, P)."""
         total_MP, squares = torch.zeros_like(self.flat["params"]), []
-        for grad_MP in self.path.batch_gradients(starts_nMB):
-            squares.append(torch.linalg.vector_norm(grad_MP, dim=1, dtype=torch.float64).square())
-            total_MP += grad_MP
+        for gradient in self.path.batch_gradients(starts_nMB):
+            squares.append(squared_norms(gradient))
+            add(total_MP, gradient)
         return torch.stack(squares, dim=1), total_MP
 
     def _where_there_is_room(self, compute: Callable[[], R]) -> R:
@@ -190,8 +191,8 @@ class Path(ABC):
         """Losses (M, R) of each batch, no dropout; valid until the next one."""
 
     @abstractmethod
-    def batch_gradients(self, starts_nMB: Tensor) -> Iterator[Tensor]:
-        """Gradient (M, P) of each batch's mean loss, no dropout; valid until the next one."""
+    def batch_gradients(self, starts_nMB: Tensor) -> Iterator[Gradient]:
+        """Gradient of each batch's mean loss, no dropout; valid until the next one."""
 
 
 class FusedPath(Path):
@@ -217,7 +218,7 @@ class FusedPath(Path):
             model.read(starts_nMB, step, *trainer.corpus(split), trainer.flat["params"])
             yield model.losses(trainer.flat["params"], trainer.half_MP)
 
-    def batch_gradients(self, starts_nMB: Tensor) -> Iterator[Tensor]:
+    def batch_gradients(self, starts_nMB: Tensor) -> Iterator[Gradient]:
         """See `Path.batch_gradients`."""
         trainer, model = self.trainer, self._model(starts_nMB.shape[2], gradient=True)
         for step in torch.arange(len(starts_nMB), device=trainer.device):
@@ -237,15 +238,8 @@ class StackedPath(Path):
         trainer, model, optimizer = self.trainer, self._model(), self.trainer.optimizer()
         batch, dropout_keys = trainer.cohort.batch_sequences, trainer.dropout_keys
         losses_MR = self._losses(batch // (num_ranks() if is_shared(batch) else 1))
-        flat, half, shared = trainer.flat, trainer.half_MP, is_shared(batch)
-        in_pieces = not shared and by_pieces(trainer.cohort.shape, len(trainer.members), trainer.cohort.optimizer)
-        whole = cache(lambda: torch.empty_like(flat["params"]))
-
-        def gradient(windows_MBU: Tensor, dropout: Dropout | None, parts: int) -> Tensor | Pieces:
-            if in_pieces and parts == 1:
-                return model.pieces(flat["params"], half, windows_MBU, losses_MR, dropout)
-            model.gradient(flat["params"], half, windows_MBU, losses_MR, whole(), dropout, micro_batches=parts)
-            return whole()
+        shared = is_shared(batch)
+        gradient = self._gradients(model, losses_MR, flat=shared)
 
         def update() -> None:
             starts_MB = tables.starts.index_select(0, tables.step)[0]
@@ -255,8 +249,8 @@ class StackedPath(Path):
             # Masks are numbered within a whole batch.
             size = windows_MBU.shape[1] if dropout is None else 1
             found = self._in_room(partial(gradient, windows_MBU, dropout), size)
-            if shared:
-                average(losses_MR, whole())
+            if isinstance(found, Tensor) and shared:
+                average(losses_MR, found)
             optimizer.step(losses_MR, found, tables)
 
         return update
@@ -272,17 +266,30 @@ class StackedPath(Path):
         for starts_MB in starts_nMB:
             yield self._in_room(partial(compute, starts_MB), starts_MB.shape[1])
 
-    def batch_gradients(self, starts_nMB: Tensor) -> Iterator[Tensor]:
+    def batch_gradients(self, starts_nMB: Tensor) -> Iterator[Gradient]:
         """See `Path.batch_gradients`."""
-        trainer, model, losses_MR = self.trainer, self._model(), self._losses(starts_nMB.shape[2])
-        weights_MP, half_MP, grad_MP = trainer.flat["params"], trainer.half_MP, torch.empty_like(trainer.flat["params"])
-
-        def compute(windows_MBU: Tensor, parts: int) -> None:
-            model.gradient(weights_MP, half_MP, windows_MBU, losses_MR, grad_MP, micro_batches=parts)
-
+        gradient = self._gradients(self._model(), self._losses(starts_nMB.shape[2]))
         for starts_MB in starts_nMB:
-            self._in_room(partial(compute, self._windows("train", starts_MB)), starts_MB.shape[1])
-            yield grad_MP
+            yield self._in_room(partial(gradient, self._windows("train", starts_MB), None), starts_MB.shape[1])
+
+    def _gradients(
+        self, model: StackedModel, losses_MR: Tensor, *, flat: bool = False
+    ) -> Callable[[Tensor, Dropout | None, int], Gradient]:
+        """A function of windows, dropout and parts: losses into ``losses_MR``, and the gradient of their mean.
+
+        Of a wide model's whole batch it comes in pieces unless it must be ``flat``; else in memory that is made once.
+        """
+        cohort, params_MP, half_MP = self.trainer.cohort, self.trainer.flat["params"], self.trainer.half_MP
+        in_pieces = not flat and by_pieces(cohort.shape, len(params_MP), cohort.optimizer)
+        whole = cache(lambda: torch.empty_like(params_MP))
+
+        def gradient(windows_MBU: Tensor, dropout: Dropout | None, parts: int) -> Gradient:
+            if in_pieces and parts == 1:
+                return model.pieces(params_MP, half_MP, windows_MBU, losses_MR, dropout)
+            model.gradient(params_MP, half_MP, windows_MBU, losses_MR, whole(), dropout, micro_batches=parts)
+            return whole()
+
+        return gradient
 
     def _losses(self, sequences: int) -> Tensor:
         """Where losses (M, R) will stand."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from scaling_sim.engine.cohort import Cohort
 from scaling_sim_torch.capture import Tables
-from scaling_sim_torch.flat_adamw import Pieces, joined
+from scaling_sim_torch.gradient import Gradient, flat
 from scaling_sim_torch.optimizer import adafactor, clip_factors
 
 
@@ -20,9 +20,9 @@ class FlatAdafactor:
     def __init__(self, cohort: Cohort, flat: dict[str, Tensor], half_MP: Tensor, healthy_M: Tensor) -> None:
         self.cohort, self.flat, self.half_MP, self.healthy_M = cohort, flat, half_MP, healthy_M
 
-    def step(self, losses_MR: Tensor, gradient: Tensor | Pieces, tables: Tables, squares: Tensor | None = None) -> None:
+    def step(self, losses_MR: Tensor, gradient: Gradient, tables: Tables, squares: Tensor | None = None) -> None:
         """Record the mean losses, clip, update the healthy members and go to the next row of ``tables``."""
-        grad_MP = gradient if isinstance(gradient, Tensor) else joined(gradient, self.half_MP.shape)
+        grad_MP = flat(gradient, self.half_MP)
         row = tables.step
         loss_M = losses_MR.mean(dim=1, dtype=torch.float64)
         norm_M = torch.linalg.vector_norm(grad_MP, dim=1, dtype=torch.float64)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from scaling_sim.engine.cohort import Cohort
 from scaling_sim_torch.capture import Tables
+from scaling_sim_torch.gradient import Gradient, flat, squared_norms
 from scaling_sim_torch.optimizer import ADAM_EPSILON, Schedule, adamw, clip_factors, decay_mask
 
 BLOCK = 1024
-Pieces = Sequence[tuple[int, Tensor]]
-"""A gradient of one member: where each piece begins, and its numbers, bfloat16 or float32."""
 MAX_SUMS = 4096
 """Partial sums of squares per member: one program adds them up."""
 
@@ -35,7 +32,7 @@ class FlatAdamW:
         num_sums = min(self.num_blocks, MAX_SUMS)
         self.squares = torch.empty(self.num_members, num_sums, dtype=torch.float64, device=half_MP.device)
 
-    def step(self, losses_MR: Tensor, gradient: Tensor | Pieces, tables: Tables, squares: Tensor | None = None) -> None:
+    def step(self, losses_MR: Tensor, gradient: Gradient, tables: Tables, squares: Tensor | None = None) -> None:
         """Record the mean losses, clip, update the healthy members and go to the next row of ``tables``.
 
         Parameters
@@ -50,22 +47,20 @@ class FlatAdamW:
         if losses_MR.device.type == "cuda":
             self._launch(losses_MR, gradient, tables, self._squares(gradient) if squares is None else squares)
         else:
-            grad_MP = gradient if isinstance(gradient, Tensor) else joined(gradient, self.half_MP.shape)
-            self._plain(losses_MR, grad_MP, tables)
+            self._plain(losses_MR, flat(gradient, self.half_MP), tables)
         tables.step += 1
 
-    def _squares(self, gradient: Tensor | Pieces) -> Tensor:
+    def _squares(self, gradient: Gradient) -> Tensor:
         """Numbers (M, n) that add up to Σ g², float64."""
         if not isinstance(gradient, Tensor):
-            norms = [torch.linalg.vector_norm(piece, dtype=torch.float64) for _, piece in gradient]
-            return torch.stack(norms).square()[None]
+            return squared_norms(gradient)[None]
         from scaling_sim_torch.kernels.adamw import square_sums
 
         grid = self.squares.shape[1], self.num_members
         square_sums[grid](gradient, self.squares, self.num_parameters, BLOCK=BLOCK)
         return self.squares
 
-    def _launch(self, losses_MR: Tensor, gradient: Tensor | Pieces, tables: Tables, squares: Tensor) -> None:
+    def _launch(self, losses_MR: Tensor, gradient: Gradient, tables: Tables, squares: Tensor) -> None:
         from scaling_sim_torch.kernels.adamw import judge
 
         judge[(self.num_members,)](
@@ -99,15 +94,7 @@ class FlatAdamW:
         self.healthy_M &= loss_M.isfinite() & norm_M.isfinite()
         grad_MP *= clip_factors(norm_M, self.cohort.clip_norm).float()[:, None]
         schedule = Schedule(tables.update, tables.step_size[..., None], tables.decay[..., None], tables.correction2)
-        flat = (self.flat["params"], self.flat["adam_m"], self.flat["adam_v"])
-        adamw(flat, grad_MP, self.healthy_M, self.cohort, schedule, row, self.mask_1P)
+        weights = (self.flat["params"], self.flat["adam_m"], self.flat["adam_v"])
+        adamw(weights, grad_MP, self.healthy_M, self.cohort, schedule, row, self.mask_1P)
         self.half_MP.copy_(self.flat["params"])
         tables.record[row] = torch.where(self.healthy_M, loss_M, torch.nan)
-
-
-def joined(pieces: Pieces, size: torch.Size) -> Tensor:
-    """The flat gradient (1, P) in float32; zero where there is no piece."""
-    grad_1P = torch.zeros(size, device=pieces[0][1].device)
-    for first, piece in pieces:
-        grad_1P[0, first : first + piece.numel()] = piece
-    return grad_1P

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from scaling_sim.model.shape import Shape
 from scaling_sim_torch.cross_entropy import head_gradient, head_losses
 from scaling_sim_torch.dropout import Dropout
-from scaling_sim_torch.flat_adamw import Pieces
+from scaling_sim_torch.gradient import Pieces
 from scaling_sim_torch.layout import offsets
 from scaling_sim_torch.model import LAYERED, LN_EPSILON, split_flat, split_parameters
 from scaling_sim_torch.products import feed_forward, gelu, is_tried, product

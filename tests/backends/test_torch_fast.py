@@ -196,7 +196,7 @@ def test_compiled_blocks_keep_what_enters_gelu_and_not_what_leaves_it(torch, tri
 
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_a_gradient_in_pieces_is_the_whole_one(torch, checkpointed):
-    from scaling_sim_torch.flat_adamw import joined
+    from scaling_sim_torch.gradient import add, flat, squared_norms
     from scaling_sim_torch.stacked import StackedModel
 
     torch.manual_seed(0)
@@ -209,7 +209,10 @@ def test_a_gradient_in_pieces_is_the_whole_one(torch, checkpointed):
     ends = sorted((first, first + piece.numel()) for first, piece in pieces)
     assert [first for first, _ in ends] == [0, *(end for _, end in ends[:-1])], "each number once"
     assert ends[-1][1] == master.numel()
-    torch.testing.assert_close(joined(pieces, master.shape), grad, rtol=0, atol=0)
+    torch.testing.assert_close(flat(pieces, master), grad, rtol=0, atol=0)
+    torch.testing.assert_close(squared_norms(pieces), squared_norms(grad))
+    add(grad, pieces)
+    torch.testing.assert_close(grad, 2 * flat(pieces, master), rtol=0, atol=0)
     torch.testing.assert_close(again, losses, rtol=0, atol=0)
     assert {piece.dtype for _, piece in pieces} == {torch.float32, torch.bfloat16}
 
@@ -223,12 +226,12 @@ def test_updates_by_pieces_are_the_updates(torch, dropout, monkeypatch):
 
     cohort, rng = cohort_of(SMALL, batch=4, dropout=dropout), np.random.default_rng(0)
     splits = {"train": rng.integers(0, 256, 3000).astype(np.uint8)}
-    starts, lr, found, used = rng.integers(0, 2000, (5, 1, 4)), np.full((5, 1), 1e-3), [], []
+    starts, lr, found, noise, used = rng.integers(0, 2000, (5, 1, 4)), np.full((5, 1), 1e-3), [], [], []
     exact = StackedModel.pieces
 
     def pieces(self, *arguments):
         used.append(self)
-        if len(used) > 3 and not dropout:
+        if len(used) > 5 and not dropout:
             raise torch.OutOfMemoryError("no room")
         return exact(self, *arguments)
 
@@ -237,10 +240,13 @@ def test_updates_by_pieces_are_the_updates(torch, dropout, monkeypatch):
         monkeypatch.setattr(memory, "PIECES_FROM", first)
         trainer = FastTrainer(cohort, splits, "cpu", "bfloat16", Plan("stacked", "test"))
         found.append(trainer.advance(0, starts[:3], lr[:3]))
+        noise.append(trainer.gradient_noise(starts[:2].transpose(1, 0, 2)))
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             found.append(trainer.advance(3, starts[3:], lr[3:]))
-    assert len(used) == (5 if dropout else 4)
+    assert len(used) == (7 if dropout else 6)
+    np.testing.assert_allclose(np.ravel(noise[1][0]), np.ravel(noise[0][0]), rtol=1e-6)
+    np.testing.assert_allclose(noise[1][1], noise[0][1], rtol=1e-6)
     assert len([one for one in said if issubclass(one.category, BackendWarning)]) == (0 if dropout else 1)
     np.testing.assert_array_equal(found[0], found[2])
     np.testing.assert_allclose(found[1], found[3], atol=1e-3)
@@ -497,20 +503,22 @@ def test_garbage_is_not_collected_while_capturing(torch):
     """Graphs in cycles would be destroyed then, which ends a capture."""
     from scaling_sim_torch.capture import Replays
 
-    def leave_a_graph():
-        graph, cycle = torch.cuda.CUDAGraph(), []
+    def captured():
+        graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             torch.ones(3, device="cuda")
-        cycle.extend((cycle, graph))
+        return graph
 
-    total = torch.zeros((), device="cuda")
+    total, graphs = torch.zeros((), device="cuda"), [captured() for _ in range(20)]
 
     def update():
+        cycle = [graphs.pop()]
+        cycle.append(cycle)
+        del cycle
         assert len([[] for _ in range(1000)]) == 1000  # so many objects make a collection due
         total.add_(1)
 
     replays, thresholds = Replays(update, torch.device("cuda:0")), gc.get_threshold()
-    leave_a_graph()
     gc.set_threshold(1)
     try:
         replays.run(20)

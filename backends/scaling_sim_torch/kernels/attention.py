@@ -62,7 +62,7 @@ def attention_forward(
         store_head(qkv + 2 * D, v, t, head, 3 * D, C, C_PAD, T)
 
 
-@triton.jit(do_not_specialize=["batch"])
+@triton.jit
 def attention_backward(
     qkv, mixed, log_sums, grad_mixed, scale,
     H: tl.constexpr, D: tl.constexpr, C: tl.constexpr, C_PAD: tl.constexpr, T: tl.constexpr, T_BLOCK: tl.constexpr,
