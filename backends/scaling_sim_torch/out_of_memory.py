@@ -51,7 +51,9 @@ def in_parts(compute: Callable[[int], T], parts: int, size: int) -> tuple[T, int
 
 
 def release_memory() -> None:
-    """Give back what PyTorch holds in reserve."""
+    """Give back what PyTorch holds in reserve, and what stands in cycles: both end a capture, so not during one."""
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        return
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
