@@ -105,6 +105,8 @@ class TorchBackend:
             with torch.cuda.device(device):
                 error = kernel_error(cohort.shape, torch.device(device))
         except torch.OutOfMemoryError:
+            fault = "there is no memory to check the fused kernels"
+        except torch.AcceleratorError:  # the device is of no more use to this process
             raise
         except Exception as failure:  # whatever a compiler may raise: the other path needs none of these kernels
             fault = f"the fused kernels cannot be compiled ({' '.join(str(failure).split())[:200]})"
@@ -113,7 +115,7 @@ class TorchBackend:
                 return True
             fault = f"gradients or losses of the fused kernels are off by {error:.2g} (allowed {TOLERANCE})"
         warnings.warn(
-            f"{fault} for {cohort.shape} on {device}; training on the compiled path instead. Please report it",
+            f"{fault} for {cohort.shape} on {device}; training on the compiled path instead",
             BackendWarning,
             stacklevel=3,
         )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scaling_sim.engine.cohort import Cohort
+from scaling_sim.errors import BackendWarning
 from scaling_sim_torch.optimizer import Schedule
+from scaling_sim_torch.out_of_memory import release_memory
 
 STEPS_PER_GRAPH = 8
 MAX_TABLE = 2**22
@@ -61,30 +65,43 @@ class Replays:
     """One update as a function without arguments, run any number of times: plainly once, then from graphs.
 
     The first call runs it as it is, which compiles and loads whatever it needs; graphs are captured when a call asks
-    for more. On the CPU, or with ``capture=False``, it is always run as it is.
+    for more. On the CPU, with ``capture=False``, and once memory has run out while capturing, it is run as it is.
+    Graphs share their memory: no two are replayed at a time, and what an update leaves behind is older than they are.
     """
 
     def __init__(self, update: Callable[[], None], device: torch.device, *, capture: bool = True) -> None:
         self.update, self.device = update, device
         self.captures = capture and device.type == "cuda"
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self.pool: Any = None
         self.warm = False
 
     def run(self, num: int) -> None:
         """Make ``num`` updates."""
-        if not self.captures:
-            for _ in range(num):
-                self.update()
-            return
-        if not self.warm:
+        if self.captures and not self.warm and num:
             self._warm_up()
             num -= 1
         for size in (STEPS_PER_GRAPH, 1):
-            count, num = divmod(num, size)
-            if count:
-                graph = self.graphs.get(size) or self._capture(size)
-                for _ in range(count):
+            while num >= size:
+                graph = self._graph(size)
+                if graph is None:
+                    self.update()
+                    num -= 1
+                else:
                     graph.replay()
+                    num -= size
+
+    def _graph(self, size: int) -> torch.cuda.CUDAGraph | None:
+        """That of so many updates; None where updates are run as they are."""
+        if self.captures and size not in self.graphs:
+            try:
+                self.graphs[size] = self._capture(size)
+            except torch.OutOfMemoryError:
+                warnings.warn("out of memory while capturing; going on without graphs", BackendWarning, stacklevel=4)
+                self.captures = False
+                self.graphs.clear()
+                release_memory()
+        return self.graphs.get(size)
 
     def _warm_up(self) -> None:
         """The first update, on a side stream as capturing demands."""
@@ -97,11 +114,11 @@ class Replays:
 
     def _capture(self, size: int) -> torch.cuda.CUDAGraph:
         torch.cuda.synchronize()
+        self.pool = self.pool or torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        with _no_collection(), torch.cuda.graph(graph, stream=_stream(self.device)):
+        with _no_collection(), torch.cuda.graph(graph, pool=self.pool, stream=_stream(self.device)):
             for _ in range(size):
                 self.update()
-        self.graphs[size] = graph
         return graph
 
 

@@ -109,6 +109,7 @@ class _Problem:
         card = torch.cuda.get_device_name(device)
         sizes = (rows, inner, columns, transposed, beside, *alignments, len(self.proposals))
         self.name = f"cuBLASLt {_function('GetVersion')()} on {card}: {sizes}"
+        self.tried = False
         self.chosen = 0 if len(self.proposals) == 1 else noted(self.name, below=len(self.proposals))
 
     def _describe(self, attribute: int, value: Any) -> None:
@@ -132,9 +133,18 @@ class _Problem:
         if beside is not None:
             self._describe(AUXILIARY, c_uint64(beside.data_ptr()))
         if self.chosen is None and not torch.cuda.is_current_stream_capturing():
-            self.chosen = self._fastest(a, b, out)
-            note(self.name, self.chosen)
-        self._launch(self.chosen or 0, a, b, out)
+            self._choose(a, b, out)
+        try:
+            self._launch(self.chosen or 0, a, b, out)
+        except Refused:
+            if self.tried or torch.cuda.is_current_stream_capturing():
+                raise
+            self._choose(a, b, out)  # what another process noted does not serve here
+            self._launch(self.chosen or 0, a, b, out)
+
+    def _choose(self, a: Tensor, b: Tensor, out: Tensor) -> None:
+        self.chosen, self.tried = self._fastest(a, b, out), True
+        note(self.name, self.chosen)
 
     def _launch(self, index: int, a: Tensor, b: Tensor, out: Tensor) -> None:
         proposal, (first, second, result) = self.proposals[index], self.layouts

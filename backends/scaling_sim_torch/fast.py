@@ -28,7 +28,7 @@ from scaling_sim_torch.flat_adamw import FlatAdamW
 from scaling_sim_torch.fused import FusedModel
 from scaling_sim_torch.gradient import Gradient, add, squared_norms
 from scaling_sim_torch.memory import by_pieces
-from scaling_sim_torch.out_of_memory import in_parts, release_memory
+from scaling_sim_torch.out_of_memory import Room, release_memory
 from scaling_sim_torch.plan import Plan, stacked_plan
 from scaling_sim_torch.stacked import StackedModel
 from scaling_sim_torch.trainer import ALL_BITS, TorchTrainer
@@ -55,8 +55,8 @@ class FastTrainer(TorchTrainer):
     ----------
     path : Path
         As planned; the compiled one from when the kernels' work space no longer fits.
-    room : int
-        Sequences of each member that are computed at a time; fewer once memory has run out.
+    room, room_beside : Room
+        Sequences of each member that updates compute at a time, and evaluations and gradient noise.
     """
 
     replays: tuple[Tables, Replays] | None
@@ -66,10 +66,11 @@ class FastTrainer(TorchTrainer):
         self, cohort: Cohort, splits: Mapping[str, Tokens], device: str, precision: Precision, plan: Plan
     ) -> None:
         self.plan = plan
-        batch = cohort.batch_sequences
-        self.room = max(1, batch // (num_ranks() if is_shared(batch) else 1) // plan.micro_batches)
         self.path: Path = FusedPath(self) if plan.path == "fused" else StackedPath(self)
         super().__init__(cohort, splits, device, precision, deterministic=False)
+        batch = cohort.batch_sequences
+        sequences = max(1, batch // (num_ranks() if is_shared(batch) else 1) // plan.micro_batches)
+        self.room, self.room_beside = Room(sequences), Room(sequences)
 
     @on_own_card
     def advance(self, first_step: int, starts: NDArray[np.int64], lr: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -78,7 +79,7 @@ class FastTrainer(TorchTrainer):
         starts_KMB = self._checked_starts("train", starts)
         if lr.size == 0:
             return np.empty(lr.shape)
-        tables, replays = self.replays or self._where_there_is_room(self._prepared)
+        tables, replays = self.replays or self._where_there_is_room(self._prepared, for_updates=True)
         self.replays = tables, replays
         losses = []
         for first in range(0, len(lr), tables.rows):
@@ -94,7 +95,7 @@ class FastTrainer(TorchTrainer):
         check_split_name(split, list(self.splits))
         starts_MnB = self._checked_starts(split, check_member_axis(starts, len(self.members)))
         starts_nMB = regrouped(starts_MnB, self.cohort.batch_sequences)
-        sum_MT, means_MS = self._where_there_is_room(lambda: self._sums(split, own_rows(starts_nMB)))
+        sum_MT, means_MS = self._where_there_is_room(lambda path: self._sums(path, split, own_rows(starts_nMB)))
         mean_MT = summed(sum_MT, len(starts_nMB)) / starts_MnB[0].numel()
         return mean_MT.cpu().numpy(), standard_error(gathered(means_MS, len(starts_nMB)).cpu().numpy())
 
@@ -103,10 +104,10 @@ class FastTrainer(TorchTrainer):
         """|g_i|² (M, n) and |mean g|² (M,); see `Trainer.gradient_noise`."""
         starts_MnB = self._checked_starts("train", check_member_axis(starts, len(self.members)))
         starts_nMB = starts_MnB.transpose(0, 1).contiguous()
-        squares_Mn, total_MP = self._where_there_is_room(lambda: self._norms_and_sum(own_rows(starts_nMB)))
+        squares_Mn, total_MP = self._where_there_is_room(lambda path: self._norms_and_sum(path, own_rows(starts_nMB)))
         mean_MP = summed(total_MP, len(starts_nMB)).div_(len(starts_nMB))
-        mean_M = torch.linalg.vector_norm(mean_MP, dim=1, dtype=torch.float64).square()
-        return gathered(squares_Mn, len(starts_nMB)).cpu().numpy(), mean_M.cpu().numpy()
+        squares_Mn = gathered(squares_Mn, len(starts_nMB))
+        return squares_Mn.cpu().numpy(), squared_norms(mean_MP).cpu().numpy()
 
     @on_own_card
     def retire(self, ids: Sequence[int]) -> None:
@@ -135,42 +136,54 @@ class FastTrainer(TorchTrainer):
         self.half_MP = self.flat["params"].bfloat16()
         self.replays = None
 
-    def _prepared(self) -> tuple[Tables, Replays]:
+    def _prepared(self, path: Path) -> tuple[Tables, Replays]:
         tables = Tables(len(self.members), self.cohort.batch_sequences, self.device)
-        return tables, Replays(self.path.update_of(tables), self.device, capture=self.plan.capture)
+        return tables, Replays(path.update_of(tables), self.device, capture=self.plan.capture)
 
-    def _sums(self, split: str, starts_nMB: Tensor) -> tuple[Tensor, Tensor]:
+    def _sums(self, path: Path, split: str, starts_nMB: Tensor) -> tuple[Tensor, Tensor]:
         """Losses summed over sequences (M, T), and the mean of each sequence (M, n·B)."""
         sums, means = [], []
-        for losses_MR in self.path.batch_losses(split, starts_nMB):
+        for losses_MR in path.batch_losses(split, starts_nMB):
             losses_MBT = losses_MR.view(len(self.members), -1, self.cohort.shape.n_ctx).double()
             sums.append(losses_MBT.sum(dim=1))
             means.append(losses_MBT.mean(dim=2))
         return torch.stack(sums).sum(dim=0), torch.cat(means, dim=1)
 
-    def _norms_and_sum(self, starts_nMB: Tensor) -> tuple[Tensor, Tensor]:
+    def _norms_and_sum(self, path: Path, starts_nMB: Tensor) -> tuple[Tensor, Tensor]:
         """Squared norms (M, n) of the batches' gradients, and their sum (M, P)."""
         total_MP, squares = torch.zeros_like(self.flat["params"]), []
-        for gradient in self.path.batch_gradients(starts_nMB):
+        for gradient in path.batch_gradients(starts_nMB):
             squares.append(squared_norms(gradient))
             add(total_MP, gradient)
+            del gradient  # pieces are memory of their own, which the next ones need
         return torch.stack(squares, dim=1), total_MP
 
-    def _where_there_is_room(self, compute: Callable[[], R]) -> R:
-        """``compute()``, which changes no weights. Where memory runs out, again without the work space of updates (it
-        is made anew for the next one), and at last on the compiled path, which can cut batches."""
+    def _where_there_is_room(self, compute: Callable[[Path], R], *, for_updates: bool = False) -> R:
+        """``compute`` of the trainer's path, which changes no weights.
+
+        Where memory runs out, again without the work space of updates, which is made anew for the next one; and at
+        last on the compiled path, which can cut batches: once, or from now on if it is ``for_updates``.
+        """
         try:
-            return compute()
+            return compute(self.path)
         except torch.OutOfMemoryError:
             if self.replays is None and isinstance(self.path, StackedPath):
                 raise
-        if self.replays is None:
-            warnings.warn("out of memory; going on with the compiled path", BackendWarning, stacklevel=4)
-            self.plan = stacked_plan(self.cohort, "the kernels' work space did not fit", None)
-            self.path = StackedPath(self)
-        self.replays = None
+        if self.replays is not None:
+            self.replays = None
+            release_memory()
+            _warn("without the work space of updates, which the next one makes anew")
+            return self._where_there_is_room(compute, for_updates=for_updates)
+        path = StackedPath(self)
+        if for_updates:
+            self.plan, self.path = stacked_plan(self.cohort, "the kernels' work space did not fit", None), path
         release_memory()
-        return self._where_there_is_room(compute)
+        _warn("on the compiled path")
+        return compute(path)
+
+
+def _warn(how: str) -> None:
+    warnings.warn(f"out of memory; going on {how}", BackendWarning, stacklevel=5)
 
 
 class Path(ABC):
@@ -239,7 +252,7 @@ class StackedPath(Path):
         batch, dropout_keys = trainer.cohort.batch_sequences, trainer.dropout_keys
         losses_MR = self._losses(batch // (num_ranks() if is_shared(batch) else 1))
         shared = is_shared(batch)
-        gradient = self._gradients(model, losses_MR, flat=shared)
+        gradient, room = self._gradients(model, losses_MR, flat=shared), trainer.room
 
         def update() -> None:
             starts_MB = tables.starts.index_select(0, tables.step)[0]
@@ -248,8 +261,9 @@ class StackedPath(Path):
             windows_MBU = self._windows("train", share(starts_MB))
             # Masks are numbered within a whole batch.
             size = windows_MBU.shape[1] if dropout is None else 1
-            found = self._in_room(partial(gradient, windows_MBU, dropout), size)
-            if isinstance(found, Tensor) and shared:
+            found = room(partial(gradient, windows_MBU, dropout), size)
+            if shared:
+                assert isinstance(found, Tensor), "ranks average flat gradients"
                 average(losses_MR, found)
             optimizer.step(losses_MR, found, tables)
 
@@ -264,13 +278,13 @@ class StackedPath(Path):
             return torch.cat([model.losses(trainer.flat["params"], trainer.half_MP, part) for part in windows], dim=1)
 
         for starts_MB in starts_nMB:
-            yield self._in_room(partial(compute, starts_MB), starts_MB.shape[1])
+            yield trainer.room_beside(partial(compute, starts_MB), starts_MB.shape[1])
 
     def batch_gradients(self, starts_nMB: Tensor) -> Iterator[Gradient]:
         """See `Path.batch_gradients`."""
-        gradient = self._gradients(self._model(), self._losses(starts_nMB.shape[2]))
+        gradient, room = self._gradients(self._model(), self._losses(starts_nMB.shape[2])), self.trainer.room_beside
         for starts_MB in starts_nMB:
-            yield self._in_room(partial(gradient, self._windows("train", starts_MB), None), starts_MB.shape[1])
+            yield room(partial(gradient, self._windows("train", starts_MB), None), starts_MB.shape[1])
 
     def _gradients(
         self, model: StackedModel, losses_MR: Tensor, *, flat: bool = False
@@ -295,17 +309,6 @@ class StackedPath(Path):
         """Where losses (M, R) will stand."""
         trainer = self.trainer
         return torch.empty(len(trainer.members), sequences * trainer.cohort.shape.n_ctx, device=trainer.device)
-
-    def _in_room(self, compute: Callable[[int], R], size: int) -> R:
-        """``compute`` of as few equal parts of ``size`` sequences as there is room for; more if memory runs out.
-
-        One sequence has one part, and so has what must stay together.
-        """
-        trainer = self.trainer
-        first = next(n for n in range(1, size + 1) if size % n == 0 and size <= n * trainer.room)
-        result, parts = in_parts(compute, first, size)
-        trainer.room = min(trainer.room, size // parts) if parts > first else trainer.room
-        return result
 
     def _model(self) -> StackedModel:
         trainer, plan = self.trainer, self.trainer.plan

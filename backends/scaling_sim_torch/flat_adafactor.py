@@ -7,7 +7,7 @@ from torch import Tensor
 
 from scaling_sim.engine.cohort import Cohort
 from scaling_sim_torch.capture import Tables
-from scaling_sim_torch.gradient import Gradient, flat
+from scaling_sim_torch.gradient import Gradient, flat, squared_norms
 from scaling_sim_torch.optimizer import adafactor, clip_factors
 
 
@@ -25,7 +25,7 @@ class FlatAdafactor:
         grad_MP = flat(gradient, self.half_MP)
         row = tables.step
         loss_M = losses_MR.mean(dim=1, dtype=torch.float64)
-        norm_M = torch.linalg.vector_norm(grad_MP, dim=1, dtype=torch.float64)
+        norm_M = squared_norms(grad_MP).sqrt()
         self.healthy_M &= loss_M.isfinite() & norm_M.isfinite()
         rates = tuple(table.index_select(0, row)[0] for table in (tables.step_size, tables.decay))
         share = tables.correction2.index_select(0, row)

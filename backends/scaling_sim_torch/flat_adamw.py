@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
 from scaling_sim.engine.cohort import Cohort
+from scaling_sim.model.shape import DECAYED
 from scaling_sim_torch.capture import Tables
 from scaling_sim_torch.gradient import Gradient, flat, squared_norms
+from scaling_sim_torch.layout import parameter_at
 from scaling_sim_torch.optimizer import ADAM_EPSILON, Schedule, adamw, clip_factors, decay_mask
 
 BLOCK = 1024
+NOTHING, MASKED, ALL = 0, 1, 2
+"""What weight decay acts on: none of the parameters of a launch, some, all."""
 MAX_SUMS = 4096
 """Partial sums of squares per member: one program adds them up."""
 
@@ -26,9 +32,7 @@ class FlatAdamW:
         self.num_members, self.num_parameters = half_MP.shape
         self.num_blocks = -(-self.num_parameters // BLOCK)
         self.factor_M = torch.empty(self.num_members, device=half_MP.device)
-        self.mask_1P = decay_mask(cohort, half_MP.device, torch.float32)
-        self.decays = self.mask_1P is not None
-        self.decayed_P = torch.zeros(1, device=half_MP.device) if self.mask_1P is None else self.mask_1P[0]
+        self.decays = cohort.weight_decay > 0
         num_sums = min(self.num_blocks, MAX_SUMS)
         self.squares = torch.empty(self.num_members, num_sums, dtype=torch.float64, device=half_MP.device)
 
@@ -68,12 +72,20 @@ class FlatAdamW:
             losses_MR.shape[1], squares.shape[1], self.cohort.clip_norm, BLOCK=1024,
         )  # fmt: skip
         if isinstance(gradient, Tensor):
-            self._update(gradient, 0, self.num_parameters, tables)
+            self._update(gradient, 0, self.num_parameters, tables, MASKED if self.decays else NOTHING)
             return
         for first, piece in gradient:
-            self._update(piece, first, piece.numel(), tables)
+            decayed = self.decays and parameter_at(self.cohort.shape, first) in DECAYED
+            self._update(piece, first, piece.numel(), tables, ALL if decayed else NOTHING)
 
-    def _update(self, grad: Tensor, first: int, count: int, tables: Tables) -> None:
+    @cached_property
+    def decayed_P(self) -> Tensor:
+        """1 where weight decay acts, one byte per parameter."""
+        mask_1P = decay_mask(self.cohort, self.half_MP.device, torch.uint8)
+        assert mask_1P is not None, "nothing decays"
+        return mask_1P[0]
+
+    def _update(self, grad: Tensor, first: int, count: int, tables: Tables, decay: int) -> None:
         """AdamW of ``count`` parameters of every member; of all, or of a part of the only one."""
         from scaling_sim_torch.kernels.adamw import update
 
@@ -82,9 +94,9 @@ class FlatAdamW:
             one[:, part] for one in (self.flat["params"], self.half_MP, self.flat["adam_m"], self.flat["adam_v"])
         )
         update[(-(-count // BLOCK), self.num_members)](
-            params, half, adam_m, adam_v, grad, self.factor_M, self.decayed_P[part] if self.decays else self.decayed_P,
+            params, half, adam_m, adam_v, grad, self.factor_M, self.decayed_P if decay == MASKED else self.factor_M,
             tables.step_size, tables.decay, tables.correction2, tables.step, count, self.num_members,
-            1 - self.cohort.beta1, 1 - self.cohort.beta2, ADAM_EPSILON, BLOCK=BLOCK, DECAY=self.decays,
+            1 - self.cohort.beta1, 1 - self.cohort.beta2, ADAM_EPSILON, BLOCK=BLOCK, DECAY=decay,
         )  # fmt: skip
 
     def _plain(self, losses_MR: Tensor, grad_MP: Tensor, tables: Tables) -> None:
@@ -95,6 +107,7 @@ class FlatAdamW:
         grad_MP *= clip_factors(norm_M, self.cohort.clip_norm).float()[:, None]
         schedule = Schedule(tables.update, tables.step_size[..., None], tables.decay[..., None], tables.correction2)
         weights = (self.flat["params"], self.flat["adam_m"], self.flat["adam_v"])
-        adamw(weights, grad_MP, self.healthy_M, self.cohort, schedule, row, self.mask_1P)
+        mask_1P = decay_mask(self.cohort, grad_MP.device, torch.float32)
+        adamw(weights, grad_MP, self.healthy_M, self.cohort, schedule, row, mask_1P)
         self.half_MP.copy_(self.flat["params"])
         tables.record[row] = torch.where(self.healthy_M, loss_M, torch.nan)

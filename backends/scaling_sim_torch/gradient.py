@@ -14,12 +14,12 @@ Gradient = Tensor | Pieces
 
 
 def squared_norms(gradient: Gradient) -> Tensor:
-    """|g|² of every member, (M,) float64."""
+    """|g|² of every member, (M,) float64; summed in float32, because PyTorch copies what it sums in another type."""
     if isinstance(gradient, Tensor):
-        norms: Tensor = torch.linalg.vector_norm(gradient, dim=1, dtype=torch.float64)
-        return norms.square()
-    norms = torch.stack([torch.linalg.vector_norm(piece, dtype=torch.float64) for _, piece in gradient])
-    return norms.square().sum()[None]
+        norms_M: Tensor = torch.linalg.vector_norm(gradient, dim=1)
+        return norms_M.double().square()
+    norms = torch.stack([torch.linalg.vector_norm(piece, dtype=torch.float32) for _, piece in gradient])
+    return norms.double().square().sum()[None]
 
 
 def add(total_MP: Tensor, gradient: Gradient) -> None:

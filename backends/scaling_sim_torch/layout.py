@@ -14,3 +14,9 @@ def offsets(shape: Shape) -> tuple[dict[str, int], int]:
         at[name] = total
         total += math.prod(size)
     return at, total
+
+
+def parameter_at(shape: Shape, place: int) -> str:
+    """Canonical name of the parameter to which a number of a member's flat vector belongs."""
+    at, _ = offsets(shape)
+    return max((first, name) for name, first in at.items() if first <= place)[1]

@@ -68,14 +68,16 @@ def stacked_bytes(
 ) -> float:  # fmt: skip
     """Estimated bytes of a stacked cohort: weights, moments and gradients, activations of one micro-batch, one chunk.
 
-    With ``whole``, a batch of one rank is one micro-batch: the gradient may stay in pieces then, of which there are
-    few where activations are many.
+    With ``whole``, a batch of one rank is one micro-batch: the gradient may stay in pieces then, bfloat16 but for
+    the embeddings', which take the place of activations.
     """
     total = num_parameters(shape, "total") * num_members
     fixed = _bytes_per_parameter(optimizer) * total + BUFFERS
+    activations = _activation_bytes(shape, num_members * sequences, checkpointed)
     if whole and by_pieces(shape, num_members, optimizer):
-        fixed -= 4 * (total - (shape.vocab_size + shape.n_ctx) * shape.d_model)
-    return fixed + _activation_bytes(shape, num_members * sequences, checkpointed)
+        matrices = total - (shape.vocab_size + shape.n_ctx) * shape.d_model
+        return fixed - 4 * matrices + max(activations, 2.0 * matrices)
+    return fixed + activations
 
 
 def by_pieces(shape: Shape, num_members: int, optimizer: Optimizer) -> bool:

@@ -34,12 +34,14 @@ def in_parts(compute: Callable[[int], T], parts: int, size: int) -> tuple[T, int
     Raises
     ------
     torch.OutOfMemoryError
-        Not even single sequences fit.
+        Not even single sequences fit; or a graph is being captured, which a second attempt would spoil.
     """
     while True:
         try:
             return compute(parts), parts
         except torch.OutOfMemoryError:
+            if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+                raise
             finer = next((n for n in range(parts + 1, size + 1) if size % n == 0), None)
             if finer is None:
                 raise
@@ -50,10 +52,26 @@ def in_parts(compute: Callable[[int], T], parts: int, size: int) -> tuple[T, int
         parts = finer
 
 
+class Room:
+    """How many sequences are computed at a time: as many as are given, fewer once memory has run out."""
+
+    def __init__(self, sequences: int) -> None:
+        self.sequences = sequences
+
+    def __call__(self, compute: Callable[[int], T], size: int) -> T:
+        """``compute`` of as few equal parts of ``size`` sequences as there is room for; more if memory runs out.
+
+        One sequence has one part, and so has what must stay together.
+        """
+        first = next(n for n in range(1, size + 1) if size % n == 0 and size <= n * self.sequences)
+        result, parts = in_parts(compute, first, size)
+        if parts > first:
+            self.sequences = size // parts
+        return result
+
+
 def release_memory() -> None:
-    """Give back what PyTorch holds in reserve, and what stands in cycles: both end a capture, so not during one."""
-    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
-        return
+    """Give back what PyTorch holds in reserve, and what stands in cycles."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

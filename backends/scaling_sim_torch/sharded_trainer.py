@@ -20,6 +20,7 @@ from scaling_sim.model.shape import DECAYED
 from scaling_sim_torch.distributed import average, gathered, is_shared, own_rows, share
 from scaling_sim_torch.dropout import Dropout
 from scaling_sim_torch.fast import regrouped
+from scaling_sim_torch.gradient import squared_norms
 from scaling_sim_torch.optimizer import Schedule, adamw, clip_factors
 from scaling_sim_torch.plan import Plan
 from scaling_sim_torch.sharded import ShardedModel
@@ -176,7 +177,7 @@ class ShardedTrainer(TorchTrainer):
         sums = {True: torch.zeros((), dtype=torch.float64, device=self.device)}
         sums[False] = sums[True].clone()
         for (name, _), grad in zip(self.shards, grads, strict=True):
-            sums[name.startswith("ln")] += torch.linalg.vector_norm(grad, dtype=torch.float64).square()
+            sums[name.startswith("ln")] += squared_norms([(0, grad)])[0]
         dist.all_reduce(sums[False])
         return sums[False] + sums[True]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from scaling_sim_torch.distributed import agreed, average, is_shared, leads, sha
 from scaling_sim_torch.dropout import Dropout, DropoutKeys
 from scaling_sim_torch.model import position_losses, split_flat
 from scaling_sim_torch.optimizer import Schedule, adafactor, adamw, clip_factors, decay_mask
-from scaling_sim_torch.out_of_memory import in_parts
+from scaling_sim_torch.out_of_memory import Room
 
 MAX_FUSED_SEQUENCES = 65535
 """The fused bfloat16 attention kernels of CUDA fail beyond (seen with torch 2.11 on an H200; float32 does not)."""
@@ -46,14 +47,18 @@ class TorchTrainer:
         self.dtype = torch.float64 if precision == "float64" else torch.float32
         self.bfloat16 = precision == "bfloat16"
         self.deterministic = deterministic
-        self.parts = 1
+        self.room, self.room_beside = Room(sys.maxsize), Room(sys.maxsize)
         self.kinds = {"params": cohort.shape.parameter_shapes(), **moment_shapes(cohort)}
         self.splits = {name: _place(tokens, self.device) for name, tokens in splits.items()}
         self.window_T = torch.arange(cohort.shape.n_ctx + 1, device=self.device)
-        self.decay_1P = decay_mask(cohort, self.device, self.dtype)
         self.flat: dict[str, Tensor] = {}
         self.healthy_M = torch.empty(0, dtype=torch.bool, device=self.device)
         self._begin()
+
+    @cached_property
+    def decay_1P(self) -> Tensor | None:
+        """See `decay_mask`."""
+        return decay_mask(self.cohort, self.device, self.dtype)
 
     @property
     def leads(self) -> bool:
@@ -92,9 +97,7 @@ class TorchTrainer:
         starts_MnB = self._checked_starts(split, check_member_axis(starts, len(self.members)))
         batches, size = [], starts_MnB.shape[2]
         for starts_MB in starts_MnB.unbind(1):
-            first = self.parts if size % self.parts == 0 else 1
-            losses_MBT, parts = in_parts(partial(self._position_losses, split, starts_MB), first, size)
-            self.parts = max(self.parts, parts)
+            losses_MBT = self.room_beside(partial(self._position_losses, split, starts_MB), size)
             batches.append((losses_MBT.double().sum(dim=1), losses_MBT.mean(dim=2, dtype=torch.float64)))
         mean_MT = torch.stack([sums for sums, _ in batches]).sum(dim=0) / (starts_MnB.shape[1] * starts_MnB.shape[2])
         sequences_MS = torch.cat([means for _, means in batches], dim=1)
@@ -106,7 +109,7 @@ class TorchTrainer:
         total_MP = torch.zeros_like(self.flat["params"])
         norms = []
         for starts_MB in starts_MnB.unbind(1):
-            _, grad_MP = self._gradients(starts_MB, None)
+            _, grad_MP = self._gradients(starts_MB, None, self.room_beside)
             norms.append(_norms(grad_MP).square())
             total_MP += grad_MP
         mean_M = _norms(total_MP / starts_MnB.shape[1]).square()
@@ -161,7 +164,7 @@ class TorchTrainer:
     def _update(self, step: int, starts_MB: Tensor, schedule: Schedule) -> Tensor:
         """One update of every healthy member; losses (M,) before it, NaN for the others."""
         dropout = None if self.dropout_keys is None else Dropout(self.dropout_keys, schedule.update[step])
-        loss_M, grad_MP = self._gradients(starts_MB, dropout)
+        loss_M, grad_MP = self._gradients(starts_MB, dropout, self.room)
         norm_M = _norms(grad_MP)
         self.healthy_M &= loss_M.isfinite() & norm_M.isfinite()
         grad_MP *= clip_factors(norm_M, self.cohort.clip_norm).to(self.dtype)[:, None]
@@ -173,15 +176,11 @@ class TorchTrainer:
             adafactor(self.flat, grad_MP, self.healthy_M, self.cohort, rates)
         return torch.where(self.healthy_M, loss_M, torch.nan)
 
-    def _gradients(self, starts_MB: Tensor, dropout: Dropout | None) -> tuple[Tensor, Tensor]:
+    def _gradients(self, starts_MB: Tensor, dropout: Dropout | None, room: Room) -> tuple[Tensor, Tensor]:
         """Mean losses (M,) in float64 and their gradients (M, P); over all ranks where several share a batch."""
         divided, starts_MB = is_shared(starts_MB.shape[1]), share(starts_MB)
-        size = starts_MB.shape[1]
-        first = self.parts if size % self.parts == 0 and dropout is None else 1
-        (loss_M, grad_MP), parts = in_parts(
-            lambda parts: self._mean_of_parts(starts_MB, dropout, parts), first, size if dropout is None else first
-        )
-        self.parts = max(self.parts, parts)
+        size = starts_MB.shape[1] if dropout is None else 1  # masks are numbered within a whole batch
+        loss_M, grad_MP = room(partial(self._mean_of_parts, starts_MB, dropout), size)
         if divided:
             average(loss_M, grad_MP)
         return loss_M, grad_MP

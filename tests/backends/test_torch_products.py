@@ -19,7 +19,8 @@ def nothing_known(monkeypatch, tmp_path):
 
     monkeypatch.setenv(SETTING, str(tmp_path))
     cublaslt._problem.cache_clear()
-    cublaslt._handle.cache_clear()
+    yield
+    cublaslt._problem.cache_clear()
 
 
 WIDE = Shape(n_layer=2, d_model=512, n_head=8, n_ctx=128, vocab_size=1000)

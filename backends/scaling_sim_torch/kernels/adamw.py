@@ -44,7 +44,8 @@ def update(
 ):  # fmt: skip
     """AdamW (Loshchilov and Hutter 2019) of a block of one member; a NaN factor leaves the member as it is.
 
-    Of one member ``P`` parameters may be a part, at which all pointers begin; ``grad`` is float32 or bfloat16.
+    Of one member ``P`` parameters may be a part, at which all pointers begin; ``grad`` is float32 or bfloat16. Weights
+    decay nowhere (``DECAY`` 0), where ``decayed`` says so (1), or all (2).
     """
     member = tl.program_id(1).to(tl.int64)
     clip = tl.load(factor + member)
@@ -60,8 +61,10 @@ def update(
         m += (g - m) * gain1
         v += (g * g - v) * gain2
         change = size * m / (tl.sqrt(v / tl.load(correction2 + row)) + epsilon)
-        if DECAY:
-            change += w * (shrink * tl.load(decayed + p, mask=inside, other=0.0))
+        if DECAY == 1:
+            change += w * (shrink * tl.load(decayed + p, mask=inside, other=0).to(tl.float32))
+        if DECAY == 2:
+            change += w * shrink
         w -= change
         tl.store(adam_m + at, m, mask=inside)
         tl.store(adam_v + at, v, mask=inside)
