@@ -10,7 +10,7 @@ SOURCES := scaling_sim backends
 # What machines with PyTorch, SciPy, Numba and pandas tend to lack.
 WHEELS := msgspec emcee arviz arviz-base arviz-stats h5netcdf xarray-einstats
 
-.PHONY: study test statistical lint docs bench wheelhouse clean
+.PHONY: study test statistical kernels lint docs bench wheelhouse clean
 .DEFAULT_GOAL := study
 
 $(VENV)/bin/python:
@@ -42,6 +42,10 @@ statistical: $(VENV)/.installed-test  ## the long statistical suite, against Num
 	$(PIP) $(CONSTRAINTS) -e ".[reference]"
 	$(VENV)/bin/python -m pytest -q -n 2 --dist load --maxschedchunk 1 -m "(slow or statistical) and not gpu" --durations=25
 
+kernels: $(VENV)/.installed-test  ## every Triton kernel compiled for a Hopper card; none is needed
+	$(PIP) --no-deps --upgrade --target .triton triton==3.6.0
+	PYTHONPATH=.triton $(VENV)/bin/python -m pytest -q -n 2 tests/backends/test_torch_hopper.py
+
 lint: $(VENV)/.installed-test  ## style, types, import rules
 	$(VENV)/bin/ruff check $(SOURCES) tests benchmarks
 	$(VENV)/bin/ruff format --check $(SOURCES) tests benchmarks
@@ -63,4 +67,4 @@ wheelhouse: $(VENV)/bin/python  ## our wheel and what a GPU machine of WHEELS_PY
 	  -d .wheelhouse $(WHEELS)
 
 clean:
-	rm -rf $(VENV) .wheelhouse docs/_build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .wheelhouse .triton docs/_build .pytest_cache .mypy_cache .ruff_cache
