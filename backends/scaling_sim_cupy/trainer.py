@@ -24,7 +24,7 @@ from scaling_sim.engine.checks import (
 from scaling_sim.engine.cohort import Cohort
 from scaling_sim.engine.protocol import State, Tokens
 from scaling_sim.engine.reference import standard_error
-from scaling_sim.model.init import initial_parameters
+from scaling_sim.model.init import initial_members
 from scaling_sim_cupy.compiler import kernels
 from scaling_sim_cupy.dropout import DropoutKeys
 from scaling_sim_cupy.engine import KINDS, Batch, Engine, Tables
@@ -162,7 +162,7 @@ class CupyTrainer:
 
     def _initial_state(self) -> State:
         """The cohort's initial weights, moments zero."""
-        initial = [initial_parameters(self.cohort.shape, member.seed, np.float32) for member in self.cohort.members]
+        initial = initial_members(self.cohort.shape, [member.seed for member in self.cohort.members], np.float32)
         state: State = {
             "ids": np.array([member.id for member in self.cohort.members], np.int64),
             "diverged": np.zeros(len(initial), bool),

@@ -131,6 +131,10 @@ class FastTrainer(TorchTrainer):
         kind = FlatAdamW if self.cohort.optimizer == "adamw" else FlatAdafactor
         return kind(self.cohort, self.flat, self.half_MP, self.healthy_M)
 
+    def _begin(self) -> None:
+        super()._begin()
+        self._placed()
+
     def _placed(self) -> None:
         """Whatever refers to the old tensors is gone."""
         self.half_MP = self.flat["params"].bfloat16()

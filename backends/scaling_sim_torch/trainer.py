@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,7 +26,7 @@ from scaling_sim.engine.cohort import Cohort, Precision
 from scaling_sim.engine.moments import moment_shapes
 from scaling_sim.engine.protocol import State, Tokens
 from scaling_sim.engine.reference import standard_error
-from scaling_sim.model.init import initial_parameters
+from scaling_sim.model.init import initial_members
 from scaling_sim_torch.distributed import agreed, average, is_shared, leads, share
 from scaling_sim_torch.dropout import Dropout, DropoutKeys
 from scaling_sim_torch.model import position_losses, split_flat
@@ -134,22 +135,18 @@ class TorchTrainer:
         self.healthy_M = ~torch.from_numpy(np.array(state["diverged"], bool)).to(self.device)
 
     def _begin(self) -> None:
-        """Take the initial weights."""
-        self.load_state(self._initial_state())
-
-    def _initial_state(self) -> State:
-        """The cohort's initial weights, moments zero."""
-        cohort, dtype = self.cohort, np.float64 if self.dtype == torch.float64 else np.float32
-        initial = [initial_parameters(cohort.shape, member.seed, dtype) for member in cohort.members]
-        state: State = {
-            "ids": np.array([member.id for member in cohort.members], np.int64),
-            "diverged": np.zeros(len(cohort.members), bool),
-        }
-        for name in cohort.shape.parameter_shapes():
-            state[f"params.{name}"] = np.stack([one[name] for one in initial])
-        for kind, shapes in moment_shapes(cohort).items():
-            state |= {f"{kind}.{name}": np.zeros((len(initial), *size), dtype) for name, size in shapes.items()}
-        return state
+        """Take the initial weights; moments are zero and never exist in host memory."""
+        shape, num_members = self.cohort.shape, len(self.cohort.members)
+        self._set_members([member.id for member in self.cohort.members])
+        initial = initial_members(
+            shape, [member.seed for member in self.members], np.float64 if self.dtype == torch.float64 else np.float32
+        )
+        stacked = {f"params.{name}": np.stack([one[name] for one in initial]) for name in shape.parameter_shapes()}
+        self.flat = {"params": self._flat("params", stacked)}
+        for kind, shapes in moment_shapes(self.cohort).items():
+            length = sum(math.prod(size) for size in shapes.values())
+            self.flat[kind] = torch.zeros(num_members, length, dtype=self.dtype, device=self.device)
+        self.healthy_M = torch.ones(num_members, dtype=torch.bool, device=self.device)
 
     def _set_members(self, ids: Sequence[int]) -> None:
         self.members = [member for member in self.cohort.members if member.id in ids]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -43,6 +44,15 @@ def initial_parameters(shape: Shape, seed: int, dtype: DTypeLike = np.float64) -
         name: _initial(shape, name, size, seed, index).astype(dtype, copy=False)
         for index, (name, size) in enumerate(shape.parameter_shapes().items())
     }
+
+
+def initial_members(
+    shape: Shape, seeds: Sequence[int], dtype: DTypeLike = np.float64
+) -> list[dict[str, NDArray[np.floating]]]:
+    """`initial_parameters` of several models; those of one seed (runs that differ in their learning rates) are drawn
+    once and share their arrays."""
+    drawn = {seed: initial_parameters(shape, seed, dtype) for seed in dict.fromkeys(seeds)}
+    return [drawn[seed] for seed in seeds]
 
 
 def _initial(shape: Shape, name: str, size: tuple[int, ...], seed: int, index: int) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@ import pytest
 
 from scaling_sim.errors import ConfigError
 from scaling_sim.model import Shape, initial_parameters
+from scaling_sim.model.init import initial_members
 
 SHAPE = Shape(n_layer=8, d_model=64, n_head=4, n_ctx=128, vocab_size=256)
 
@@ -63,3 +64,12 @@ def test_a_model_without_layers():
 def test_seed_out_of_range(seed):
     with pytest.raises(ConfigError, match="seed"):
         initial_parameters(SHAPE, seed)
+
+
+def test_members_of_one_seed_are_drawn_once():
+    small = Shape(n_layer=1, d_model=8, n_head=1, n_ctx=4, vocab_size=5)
+    members = initial_members(small, [3, 1, 3], np.float32)
+    assert members[0] is members[2]
+    for seed, values in zip((3, 1), members, strict=False):
+        for name, expected in initial_parameters(small, seed, np.float32).items():
+            np.testing.assert_array_equal(values[name], expected)
