@@ -13,8 +13,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from scaling_sim.model.shape import Shape
+from scaling_sim_torch.cross_entropy import chunk_rows
 from scaling_sim_torch.dropout import Dropout
 
 LN_EPSILON = 1e-5
@@ -36,24 +38,41 @@ def split_flat(flat_MP: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[s
 def position_losses(
     flat_MP: Tensor, shape: Shape, tokens_MBT: Tensor, targets_MBT: Tensor, dropout: Dropout | None = None
 ) -> Tensor:
-    """Cross-entropy of every next token, (M, B, T) nats in the parameters' dtype."""
-    logits_MRV = logits(split_parameters(flat_MP, shape), shape, tokens_MBT, dropout)
-    losses = functional.cross_entropy(
-        logits_MRV.flatten(0, 1).to(flat_MP.dtype), targets_MBT.flatten(), reduction="none"
-    )
-    return losses.view(targets_MBT.shape)
+    """Cross-entropy of every next token, (M, B, T) nats in the parameters' dtype.
+
+    Logits are held for as many rows as `cross_entropy.MAX_LOGITS` allows; of the others they are computed again in the
+    backward pass.
+    """
+    params, targets_MR = split_parameters(flat_MP, shape), targets_MBT.flatten(1)
+    y_MRD, embedding_MVD = _trunk(params, shape, tokens_MBT, dropout), params["token_embedding"]
+    num_members, num_rows = targets_MR.shape
+    size = chunk_rows(num_members, num_rows, shape.vocab_size, flat_MP.element_size())
+    if size >= num_rows:
+        return _row_losses(y_MRD, embedding_MVD, targets_MR).view(targets_MBT.shape)
+    parts = zip(torch.split(y_MRD, size, dim=1), torch.split(targets_MR, size, dim=1), strict=True)
+    losses = [
+        checkpoint(_row_losses, y_MrD, embedding_MVD, targets_Mr, use_reentrant=False, preserve_rng_state=False)
+        for y_MrD, targets_Mr in parts
+    ]
+    return torch.cat(losses, dim=1).view(targets_MBT.shape)
 
 
-def logits(params: dict[str, Tensor], shape: Shape, tokens_MBT: Tensor, dropout: Dropout | None) -> Tensor:
-    """Logits (M, R, V)."""
+def _row_losses(y_MrD: Tensor, embedding_MVD: Tensor, targets_Mr: Tensor) -> Tensor:
+    """Cross-entropy (M, r) of rows of the final layer norm's output."""
+    logits_MrV = _linear(y_MrD, embedding_MVD).to(embedding_MVD.dtype)
+    losses = functional.cross_entropy(logits_MrV.flatten(0, 1), targets_Mr.flatten(), reduction="none")
+    return losses.view(targets_Mr.shape)
+
+
+def _trunk(params: dict[str, Tensor], shape: Shape, tokens_MBT: Tensor, dropout: Dropout | None) -> Tensor:
+    """Output of the final layer norm, (M, R, D)."""
     layers = {name: params[name].unbind(dim=1) for name in LAYERED}
     x_MRD = _embed(params, tokens_MBT)
     if dropout is not None:
         x_MRD = dropout(x_MRD, site=0)
     for layer in range(shape.n_layer):
         x_MRD = _block({name: layers[name][layer] for name in LAYERED}, shape, x_MRD, tokens_MBT, dropout, layer)
-    y_MRD = _layer_norm(x_MRD, params["ln_f_gain"], params["ln_f_bias"])
-    return _linear(y_MRD, params["token_embedding"])
+    return _layer_norm(x_MRD, params["ln_f_gain"], params["ln_f_bias"])
 
 
 LAYERED = ("ln1_gain", "ln1_bias", "qkv", "attn_out", "ln2_gain", "ln2_bias", "mlp_up", "mlp_down")

@@ -196,3 +196,39 @@ def test_why_a_cuda_build_sees_no_card(torch, monkeypatch, answer, said):
 
 def test_unknown_precision_lists_the_known_ones():
     assert "float64, float32, bfloat16, got 'float16'" in BACKEND.why_unsupported(PLAIN.cohort, "cpu", "float16")
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_losses_by_chunks_of_rows_are_the_losses(torch, autocast, monkeypatch):
+    """And no more logits than allowed are ever computed at a time."""
+    from torch.nn import functional
+
+    from scaling_sim_torch import cross_entropy
+    from scaling_sim_torch.model import position_losses
+
+    shape = Shape(n_layer=2, d_model=12, n_head=3, n_ctx=7, vocab_size=31)
+    torch.manual_seed(0)
+    windows = torch.randint(31, (2, 3, 8))
+    flat = 0.3 * torch.randn(2, sum(int(np.prod(size)) for size in shape.parameter_shapes().values()))
+    flat, found, most = flat.float() if autocast else flat.double(), [], []
+    exact = functional.cross_entropy
+
+    def counted(logits, *arguments, **options):
+        most.append(logits.numel() * logits.element_size())
+        return exact(logits, *arguments, **options)
+
+    monkeypatch.setattr(functional, "cross_entropy", counted)
+    for room in (2**30, 2 * 4 * 31 * flat.element_size()):  # four rows of two members
+        monkeypatch.setattr(cross_entropy, "MAX_LOGITS", room)
+        leaf = flat.clone().requires_grad_()
+        most.clear()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast, cache_enabled=False):
+            losses = position_losses(leaf, shape, windows[..., :-1], windows[..., 1:])
+        (grad,) = torch.autograd.grad(losses.mean(), leaf)
+        assert max(most) <= room
+        found.append((losses.detach(), grad, len(most)))
+    assert found[1][2] == 2 * 6, "six chunks, computed again in the backward pass"
+    torch.testing.assert_close(found[1][0], found[0][0])
+    torch.testing.assert_close(
+        found[1][1], found[0][1], rtol=1e-2 if autocast else 1e-9, atol=1e-4 if autocast else 1e-12
+    )
