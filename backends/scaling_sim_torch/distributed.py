@@ -85,6 +85,11 @@ def is_shared(batch: int) -> bool:
     return num_ranks() > 1 and batch % num_ranks() == 0
 
 
+def own_size(batch: int) -> int:
+    """Sequences of a batch that this rank computes."""
+    return batch // num_ranks() if is_shared(batch) else batch
+
+
 def share(starts_MB: Tensor) -> Tensor:
     """This rank's sequences of a batch."""
     if not is_shared(starts_MB.shape[1]):

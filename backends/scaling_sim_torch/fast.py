@@ -21,7 +21,7 @@ from scaling_sim.engine.protocol import Tokens
 from scaling_sim.engine.reference import standard_error
 from scaling_sim.errors import BackendWarning
 from scaling_sim_torch.capture import Replays, Tables
-from scaling_sim_torch.distributed import average, gathered, is_shared, num_ranks, own_rows, share, summed
+from scaling_sim_torch.distributed import average, gathered, is_shared, num_ranks, own_rows, own_size, share, summed
 from scaling_sim_torch.dropout import Dropout
 from scaling_sim_torch.flat_adafactor import FlatAdafactor
 from scaling_sim_torch.flat_adamw import FlatAdamW
@@ -53,7 +53,7 @@ class FastTrainer(TorchTrainer):
 
     Attributes
     ----------
-    path : Path
+    path : FastPath
         As planned; the compiled one from when the kernels' work space no longer fits.
     room, room_beside : Room
         Sequences of each member that updates compute at a time, and evaluations and gradient noise.
@@ -66,10 +66,9 @@ class FastTrainer(TorchTrainer):
         self, cohort: Cohort, splits: Mapping[str, Tokens], device: str, precision: Precision, plan: Plan
     ) -> None:
         self.plan = plan
-        self.path: Path = FusedPath(self) if plan.path == "fused" else StackedPath(self)
+        self.path: FastPath = FusedPath(self) if plan.path == "fused" else StackedPath(self)
         super().__init__(cohort, splits, device, precision, deterministic=False)
-        batch = cohort.batch_sequences
-        sequences = max(1, batch // (num_ranks() if is_shared(batch) else 1) // plan.micro_batches)
+        sequences = max(1, own_size(cohort.batch_sequences) // plan.micro_batches)
         self.room, self.room_beside = Room(sequences), Room(sequences)
 
     @on_own_card
@@ -140,11 +139,11 @@ class FastTrainer(TorchTrainer):
         self.half_MP = self.flat["params"].bfloat16()
         self.replays = None
 
-    def _prepared(self, path: Path) -> tuple[Tables, Replays]:
+    def _prepared(self, path: FastPath) -> tuple[Tables, Replays]:
         tables = Tables(len(self.members), self.cohort.batch_sequences, self.device)
         return tables, Replays(path.update_of(tables), self.device, capture=self.plan.capture)
 
-    def _sums(self, path: Path, split: str, starts_nMB: Tensor) -> tuple[Tensor, Tensor]:
+    def _sums(self, path: FastPath, split: str, starts_nMB: Tensor) -> tuple[Tensor, Tensor]:
         """Losses summed over sequences (M, T), and the mean of each sequence (M, n·B)."""
         sums, means = [], []
         for losses_MR in path.batch_losses(split, starts_nMB):
@@ -153,7 +152,7 @@ class FastTrainer(TorchTrainer):
             means.append(losses_MBT.mean(dim=2))
         return torch.stack(sums).sum(dim=0), torch.cat(means, dim=1)
 
-    def _norms_and_sum(self, path: Path, starts_nMB: Tensor) -> tuple[Tensor, Tensor]:
+    def _norms_and_sum(self, path: FastPath, starts_nMB: Tensor) -> tuple[Tensor, Tensor]:
         """Squared norms (M, n) of the batches' gradients, and their sum (M, P)."""
         total_MP, squares = torch.zeros_like(self.flat["params"]), []
         for gradient in path.batch_gradients(starts_nMB):
@@ -162,7 +161,7 @@ class FastTrainer(TorchTrainer):
             del gradient  # pieces are memory of their own, which the next ones need
         return torch.stack(squares, dim=1), total_MP
 
-    def _where_there_is_room(self, compute: Callable[[Path], R], *, for_updates: bool = False) -> R:
+    def _where_there_is_room(self, compute: Callable[[FastPath], R], *, for_updates: bool = False) -> R:
         """``compute`` of the trainer's path, which changes no weights.
 
         Where memory runs out, again without the work space of updates, which is made anew for the next one; and at
@@ -190,7 +189,7 @@ def _warn(how: str) -> None:
     warnings.warn(f"out of memory; going on {how}", BackendWarning, stacklevel=5)
 
 
-class Path(ABC):
+class FastPath(ABC):
     """How a `FastTrainer` computes: losses and gradients of batches, and whole updates.
 
     It knows its trainer weakly, so that a trainer that nobody uses gives back its memory at once.
@@ -212,11 +211,11 @@ class Path(ABC):
         """Gradient of each batch's mean loss, no dropout; valid until the next one."""
 
 
-class FusedPath(Path):
+class FusedPath(FastPath):
     """Hand-written kernels; see `scaling_sim_torch.fused`."""
 
     def update_of(self, tables: Tables) -> Callable[[], None]:
-        """See `Path.update_of`."""
+        """See `FastPath.update_of`."""
         trainer = self.trainer
         model, optimizer = self._model(trainer.cohort.batch_sequences, gradient=True), trainer.optimizer()
         flat, half = trainer.flat, trainer.half_MP
@@ -229,14 +228,14 @@ class FusedPath(Path):
         return update
 
     def batch_losses(self, split: str, starts_nMB: Tensor) -> Iterator[Tensor]:
-        """See `Path.batch_losses`."""
+        """See `FastPath.batch_losses`."""
         trainer, model = self.trainer, self._model(starts_nMB.shape[2], gradient=False)
         for step in torch.arange(len(starts_nMB), device=trainer.device):
             model.read(starts_nMB, step, *trainer.corpus(split), trainer.flat["params"])
             yield model.losses(trainer.flat["params"], trainer.half_MP)
 
     def batch_gradients(self, starts_nMB: Tensor) -> Iterator[Gradient]:
-        """See `Path.batch_gradients`."""
+        """See `FastPath.batch_gradients`."""
         trainer, model = self.trainer, self._model(starts_nMB.shape[2], gradient=True)
         for step in torch.arange(len(starts_nMB), device=trainer.device):
             model.read(starts_nMB, step, *trainer.corpus("train"), trainer.flat["params"])
@@ -247,15 +246,14 @@ class FusedPath(Path):
         return FusedModel(trainer.cohort.shape, len(trainer.members), batch, trainer.device, gradient=gradient)
 
 
-class StackedPath(Path):
+class StackedPath(FastPath):
     """Any shape: compiled blocks and the loss in chunks; see `scaling_sim_torch.stacked`."""
 
     def update_of(self, tables: Tables) -> Callable[[], None]:
-        """See `Path.update_of`."""
+        """See `FastPath.update_of`."""
         trainer, model, optimizer = self.trainer, self._model(), self.trainer.optimizer()
         batch, dropout_keys = trainer.cohort.batch_sequences, trainer.dropout_keys
-        losses_MR = self._losses(batch // (num_ranks() if is_shared(batch) else 1))
-        shared = is_shared(batch)
+        losses_MR, shared = self._losses(own_size(batch)), is_shared(batch)
         gradient, room = self._gradients(model, losses_MR, flat=shared), trainer.room
 
         def update() -> None:
@@ -274,7 +272,7 @@ class StackedPath(Path):
         return update
 
     def batch_losses(self, split: str, starts_nMB: Tensor) -> Iterator[Tensor]:
-        """See `Path.batch_losses`."""
+        """See `FastPath.batch_losses`."""
         trainer, model = self.trainer, self._model()
 
         def compute(starts_MB: Tensor, parts: int) -> Tensor:
@@ -285,7 +283,7 @@ class StackedPath(Path):
             yield trainer.room_beside(partial(compute, starts_MB), starts_MB.shape[1])
 
     def batch_gradients(self, starts_nMB: Tensor) -> Iterator[Gradient]:
-        """See `Path.batch_gradients`."""
+        """See `FastPath.batch_gradients`."""
         gradient, room = self._gradients(self._model(), self._losses(starts_nMB.shape[2])), self.trainer.room_beside
         for starts_MB in starts_nMB:
             yield room(partial(gradient, self._windows("train", starts_MB), None), starts_MB.shape[1])
@@ -328,7 +326,8 @@ class StackedPath(Path):
 
 
 def regrouped(starts_MnB: Tensor, most: int) -> Tensor:
-    """The same windows in fewer, equal batches (n, M, B): at most ``most`` sequences each, divisible among ranks."""
+    """The same windows in fewer, equal batches (n, M, B): up to ``most`` sequences each (or as many as they had),
+    divisible among ranks."""
     num_members, rows, sequences = starts_MnB.shape
     total, ranks = rows * sequences, num_ranks()
     sizes = [size for size in range(1, max(most, sequences) + 1) if total % size == 0]

@@ -75,9 +75,13 @@ def stacked_bytes(
     fixed = _bytes_per_parameter(optimizer) * total + BUFFERS
     activations = _activation_bytes(shape, num_members * sequences, checkpointed)
     if whole and by_pieces(shape, num_members, optimizer):
-        matrices = total - (shape.vocab_size + shape.n_ctx) * shape.d_model
+        matrices = total - _num_embeddings(shape)
         return fixed - 4 * matrices + max(activations, 2.0 * matrices)
     return fixed + activations
+
+
+def _num_embeddings(shape: Shape) -> int:
+    return (shape.vocab_size + shape.n_ctx) * shape.d_model
 
 
 def by_pieces(shape: Shape, num_members: int, optimizer: Optimizer) -> bool:
@@ -93,7 +97,7 @@ def sharded_bytes(shape: Shape, ranks: int, sequences: int, *, checkpointed: boo
     bfloat16. Measured on two cards at (24, 1024), 48 Ki tokens on each: 36.5 GiB, estimated 35.5.
     """
     total = num_parameters(shape, "total")
-    embeddings = (shape.vocab_size + shape.n_ctx) * shape.d_model
+    embeddings = _num_embeddings(shape)
     block = (4 * shape.d_model + 2 * shape.d_ff) * shape.d_model
     fixed = 16 * total / ranks + 20 * embeddings + 3 * 2 * block + BUFFERS
     return fixed + _activation_bytes(shape, sequences, checkpointed)
@@ -103,8 +107,8 @@ def _activation_bytes(shape: Shape, sequences: int, checkpointed: bool) -> float
     """What the forward pass keeps for the backward pass.
 
     Per layer and token: the two streams; both layer norms' results, queries, keys, values and the attention's result
-    (bfloat16, d each); the feed-forward's input to GELU (d_ff); log-sum-exps. With ``checkpointed``
-    the block's two inputs.
+    (bfloat16, d each); the feed-forward's input to GELU (d_ff); log-sum-exps. With ``checkpointed`` the block's two
+    inputs.
     """
     d, item = shape.d_model, 2 if shape.d_model > 256 else 4
     kept = 2 * item * d if checkpointed else (2 * item + 2 * 7) * d + 2 * shape.d_ff + 8 * shape.n_head

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import warnings
-import weakref
 from functools import partial
 
 import numpy as np
@@ -65,148 +64,6 @@ def test_stacked_curves_evaluations_and_noise_follow_the_reference(torch, case, 
     starts = case.starts(len(members), 2)
     for got, expected in zip(trainer.gradient_noise(starts), reference.gradient_noise(starts), strict=True):
         np.testing.assert_allclose(got, expected, rtol=0.02)
-
-
-def test_a_smaller_micro_batch_follows_when_memory_runs_out(torch, monkeypatch):
-    from scaling_sim_torch.fast import FastTrainer
-    from scaling_sim_torch.stacked import StackedModel
-
-    whole = FastTrainer(PLAIN.cohort, PLAIN.splits(), "cpu", "bfloat16", Plan("stacked", "test"))
-    cut = FastTrainer(PLAIN.cohort, PLAIN.splits(), "cpu", "bfloat16", Plan("stacked", "test"))
-    exact = StackedModel.gradient
-
-    def gradient(self, *arguments, micro_batches):
-        if micro_batches < 4:
-            raise torch.OutOfMemoryError("no room")
-        exact(self, *arguments, micro_batches=micro_batches)
-
-    expected = whole.advance(0, *PLAIN.batches(3))
-    noise = whole.gradient_noise(PLAIN.starts(3, 2))
-    monkeypatch.setattr(StackedModel, "gradient", gradient)
-    with pytest.warns(BackendWarning, match="going on with"):
-        got = cut.advance(0, *PLAIN.batches(3))
-    np.testing.assert_allclose(got, expected, atol=1e-3)
-    with pytest.warns(BackendWarning, match="going on with"):
-        cut_noise = cut.gradient_noise(PLAIN.starts(3, 2))
-    for found, expected_noise in zip(cut_noise, noise, strict=True):
-        np.testing.assert_allclose(found, expected_noise, rtol=0.01)
-
-
-def losses_of_few(most, exact, error):
-    """`StackedModel.losses` or `position_losses` on a card that holds ``most`` sequences."""
-
-    def losses(*arguments):
-        if arguments[-1].shape[1] > most:
-            raise error("no room")
-        return exact(*arguments)
-
-    return losses
-
-
-@pytest.mark.parametrize("path", ["stacked", "eager"])
-def test_evaluations_are_cut_when_memory_runs_out(torch, path, monkeypatch):
-    from scaling_sim_torch import trainer as eager
-    from scaling_sim_torch.fast import FastTrainer
-    from scaling_sim_torch.stacked import StackedModel
-
-    given = (PLAIN.cohort, PLAIN.splits(), "cpu", "bfloat16")
-    trainer = FastTrainer(*given, Plan("stacked", "test")) if path == "stacked" else BACKEND.start(*given)
-    expected = trainer.evaluate("test", PLAIN.starts(2))
-    owner, name = (StackedModel, "losses") if path == "stacked" else (eager, "position_losses")
-    monkeypatch.setattr(owner, name, losses_of_few(1, getattr(owner, name), torch.OutOfMemoryError))
-    with pytest.warns(BackendWarning, match="going on with"):
-        found = trainer.evaluate("test", PLAIN.starts(2))
-    for got, exact in zip(found, expected, strict=True):
-        np.testing.assert_allclose(got, exact, rtol=1e-6, atol=1e-6)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        trainer.evaluate("test", PLAIN.starts(2))
-
-
-def test_the_compiled_path_follows_where_the_work_space_of_kernels_does_not_fit(torch, monkeypatch):
-    from scaling_sim_torch.fast import FastTrainer, FusedPath, StackedPath
-
-    def nothing(self, *_, **__):
-        raise torch.OutOfMemoryError("no room")
-
-    given = (PLAIN.cohort, PLAIN.splits(), "cpu", "bfloat16")
-    monkeypatch.setattr(FusedPath, "_model", nothing)
-    monkeypatch.setattr("scaling_sim_torch.fast.stacked_plan", lambda *_: Plan("stacked", "test"))
-    for method, arguments, remains in (
-        ("advance", (0, *PLAIN.batches(3)), StackedPath),
-        ("evaluate", ("test", PLAIN.starts(2)), FusedPath),
-        ("gradient_noise", (PLAIN.starts(3, 2),), FusedPath),
-    ):
-        stacked, fused = (FastTrainer(*given, Plan(path, "test")) for path in ("stacked", "fused"))
-        with pytest.warns(BackendWarning, match="going on on the compiled path"):
-            found = getattr(fused, method)(*arguments)
-        for got, expected in zip(found, getattr(stacked, method)(*arguments), strict=True):
-            np.testing.assert_array_equal(got, expected)
-        assert isinstance(fused.path, remains), "updates may fit where an evaluation does not"
-
-
-def test_updates_and_evaluations_have_rooms_of_their_own(torch, monkeypatch):
-    from scaling_sim_torch.fast import FastTrainer
-    from scaling_sim_torch.stacked import StackedModel
-
-    trainer = FastTrainer(PLAIN.cohort, PLAIN.splits(), "cpu", "bfloat16", Plan("stacked", "test"))
-    monkeypatch.setattr(StackedModel, "losses", losses_of_few(1, StackedModel.losses, torch.OutOfMemoryError))
-    with pytest.warns(BackendWarning, match="going on with"):
-        trainer.evaluate("test", PLAIN.starts(2))
-    assert trainer.room_beside.sequences == 1
-    assert trainer.room.sequences == PLAIN.cohort.batch_sequences
-
-
-@pytest.mark.parametrize("failing", [1, 8])
-def test_updates_go_on_without_graphs_when_memory_runs_out_while_capturing(torch, monkeypatch, failing):
-    from scaling_sim_torch.capture import Replays
-
-    class Graph:
-        def __init__(self, size):
-            self.size = size
-
-        def replay(self):
-            done.extend([True] * self.size)
-
-    def capture(self, size):
-        if size == failing:
-            raise torch.OutOfMemoryError("no room")
-        return Graph(size)
-
-    done = []
-    replays = Replays(lambda: done.append(False), torch.device("cuda:0"))
-    monkeypatch.setattr(Replays, "_warm_up", lambda self: (self.update(), setattr(self, "warm", True)))
-    monkeypatch.setattr(Replays, "_capture", capture)
-    with pytest.warns(BackendWarning, match="without graphs"):
-        replays.run(21)
-    assert len(done) == 21
-    assert sum(done) == (16 if failing == 1 else 0)
-    replays.run(9)
-    assert len(done) == 30
-    assert sum(done) == (16 if failing == 1 else 0), "no graph is left"
-
-
-def test_work_space_of_updates_makes_room_for_an_evaluation(torch, monkeypatch):
-    """And is made anew for the next update."""
-    from scaling_sim_torch.fast import FastTrainer
-    from scaling_sim_torch.stacked import StackedModel
-
-    given = (PLAIN.cohort, PLAIN.splits(), "cpu", "bfloat16", Plan("stacked", "test"))
-    trainer, undisturbed = FastTrainer(*given), FastTrainer(*given)
-    exact = StackedModel.losses
-
-    def losses(self, *arguments):
-        if trainer.replays is not None:
-            raise torch.OutOfMemoryError("no room")
-        return exact(self, *arguments)
-
-    starts, lr = PLAIN.batches(6)
-    trainer.advance(0, starts[:3], lr[:3]), undisturbed.advance(0, starts[:3], lr[:3])
-    expected = undisturbed.evaluate("test", PLAIN.starts(2))[0]
-    monkeypatch.setattr(StackedModel, "losses", losses)
-    with pytest.warns(BackendWarning, match="out of memory"):
-        np.testing.assert_allclose(trainer.evaluate("test", PLAIN.starts(2))[0], expected, rtol=1e-6)
-    np.testing.assert_array_equal(trainer.advance(3, starts[3:], lr[3:]), undisturbed.advance(3, starts[3:], lr[3:]))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch's own, while it compiles
@@ -329,22 +186,6 @@ def test_never_more_than_256_mib_of_logits(torch, num_members, vocab_size):
 
     rows = chunk_rows(num_members, 65536, vocab_size)
     assert 0 < num_members * rows * vocab_size * 2 <= 256 * 2**20
-
-
-def test_a_trainer_that_nobody_uses_is_gone_at_once(torch):
-    """With its memory and its graphs, whose destruction during a later capture would end that."""
-    from scaling_sim_torch.fast import FastTrainer
-
-    trainer = FastTrainer(PLAIN.cohort, PLAIN.splits(), "cpu", "bfloat16", Plan("stacked", "test"))
-    trainer.advance(0, *PLAIN.batches(3))
-    trainer.evaluate("test", PLAIN.starts(2))
-    gone = weakref.ref(trainer)
-    gc.disable()
-    try:
-        del trainer
-        assert gone() is None
-    finally:
-        gc.enable()
 
 
 # Plans -----------------------------------------------------------------------------------------------------------
